@@ -1,34 +1,17 @@
 import { Hono } from 'hono'
-import { jsonTextCodec } from '../kernel/codec/json-text-codec.ts'
 import { reportHookError } from '../kernel/hooks.ts'
 import { checkTimeout } from '../kernel/options.ts'
-import { type Connection, connectionFor } from '../kernel/redis/connection.ts'
-import { systemClock } from '../kernel/time.ts'
-import { Locker, MemoryStore } from '../locker/index.ts'
-import { MemoryQueueStore, type QueueOptions, RedisQueue } from '../queue/index.ts'
-import { listQueues } from '../queue/internal.ts'
-import { MemoryServices } from '../services/index.ts'
-import { Access } from './access.ts'
-import { Clients } from './clients/clients.ts'
+import { connectionFor } from '../kernel/redis/connection.ts'
+import { createDeps } from './create-deps.ts'
 import { DASHBOARD_ROUTES } from './dashboard/routes.ts'
 import type { GatewayDeps } from './deps.ts'
 import { addRoute } from './dispatch.ts'
-import type { GatewayEnv, NodeBindings } from './env.ts'
-import { Feeds } from './events/feeds.ts'
-import { QueueWatches } from './events/queue-watches.ts'
-import { EventStreams } from './http/event-streams.ts'
-import { Lifecycle } from './lifecycle.ts'
-import { Messaging } from './messaging/messaging.ts'
-import { Metrics } from './metrics/metrics.ts'
-import { type GatewayOptions, type ResolvedGatewayOptions, resolveGatewayOptions } from './options.ts'
-import { OverviewReader } from './overview/reader.ts'
-import { RecentAnswers } from './overview/recent-answers.ts'
-import { Snapshots } from './overview/snapshots.ts'
+import type { Exchange, GatewayEnv, NodeBindings } from './env.ts'
+import type { Answer } from './http/answer.ts'
+import { type GatewayOptions, resolveGatewayOptions } from './options.ts'
 import { internalProblem, Problem, problemOf } from './problem.ts'
-import { PushWorkers } from './push/push-workers.ts'
-import { Queues } from './queues.ts'
 import { ROUTES } from './routes/index.ts'
-import { keepSockets, Sockets } from './ws/sockets.ts'
+import { keepSockets, Sockets, socketsOf } from './ws/sockets.ts'
 
 /** A gateway. `fetch` needs no `this`. */
 export interface Gateway extends AsyncDisposable {
@@ -77,10 +60,11 @@ class HttpGateway implements Gateway {
 
   constructor(given: GatewayOptions) {
     const options = resolveGatewayOptions(given)
+    const sockets = () => socketsOf(this).size
     const link = connectionFor(given, 'Gateway')
     this.#release = link?.release ?? (async () => {})
     try {
-      this.#deps = createDeps(given, options, link?.connection)
+      this.#deps = createDeps(given, options, link?.connection, sockets)
       this.#app = createApp(this.#deps)
       keepSockets(this, new Sockets(this.#deps))
     } catch (error) {
@@ -89,24 +73,24 @@ class HttpGateway implements Gateway {
     }
   }
 
-  readonly fetch = (request: Request, bindings?: object): Promise<Response> =>
+  readonly fetch = (request: Request, bindings: NodeBindings = {}): Promise<Response> =>
     this.#deps.lifecycle.track(async () => {
       const { clock, metrics } = this.#deps
       const { requests } = metrics
       const since = requests && clock.now()
-      const response = await this.#answer(request, bindings)
-      // A cache must not keep an answer, unless it says for how long.
-      if (!response.headers.has('cache-control')) response.headers.set('cache-control', 'no-store')
-      response.headers.set('x-content-type-options', 'nosniff')
-      if (since !== undefined) requests?.answered(request, response.status, (clock.now() - since) / 1000)
-      return response
+      const answer = await this.#answer(request, bindings)
+      if (since !== undefined) requests?.answered(request, answer.status, (clock.now() - since) / 1000)
+      return bindings.sendAnswer?.(answer) ?? answer.toResponse(request)
     })
 
-  async #answer(request: Request, bindings: NodeBindings = {}): Promise<Response> {
+  async #answer(request: Request, bindings: NodeBindings): Promise<Answer> {
     try {
       if (this.#deps.lifecycle.isClosed) throw new Problem(503, 'gateway is closing')
       assertDecodable(request.url)
-      return await this.#app.fetch(request, bindings)
+      const exchange: Exchange = { ...bindings }
+      await this.#app.fetch(request, exchange)
+      if (!exchange.answer) throw new Error('A route has not answered')
+      return exchange.answer
     } catch (error) {
       return answerTo(error)
     }
@@ -148,56 +132,15 @@ class HttpGateway implements Gateway {
   }
 }
 
-/** Opens what the routes use. @throws TypeError if an option of its queues, its locker or its push workers is invalid. */
-function createDeps(
-  given: GatewayOptions,
-  options: ResolvedGatewayOptions,
-  connection: Connection | undefined,
-): GatewayDeps {
-  const { prefix, maxBody } = options
-  const codec = jsonTextCodec
-  const clock = connection?.clock ?? given.clock ?? systemClock
-  const memory = given.queueOptions?.store ?? new MemoryQueueStore({ clock })
-  const place = { ...(connection ? { redis: connection } : { store: memory }), prefix }
-  const queueOptions = { maxPayload: maxBody, ...given.queueOptions, ...place, codec }
-  const openQueue = (name: string, more?: QueueOptions) => new RedisQueue(name, { ...queueOptions, ...more })
-  // Checks the options now. Nothing is sent for a queue that is not used.
-  void openQueue('gateway').close({ grace: 0 })
-  const lifecycle = new Lifecycle(clock)
-  const streams = new EventStreams(options, clock, lifecycle)
-  const lockerStore = given.lockerOptions?.store ?? new MemoryStore({ clock })
-  const lockerPlace = connection ? { redis: connection } : { store: lockerStore }
-  const servicesStore = new MemoryServices({ clock })
-  const queues = new Queues(openQueue, (limit) => listQueues(place, limit), clock)
-  const locker = new Locker({ ...given.lockerOptions, ...lockerPlace, prefix, codec })
-  const census = connection ?? memory.census
-  const members = connection ? [connection] : [memory.census, lockerStore.census, servicesStore.census]
-  const answers = new RecentAnswers(members, clock)
-  const facts = { queues, locker, answers, services: given.services, prefix }
-  const reader = new OverviewReader(facts, connection ? 'redis' : 'memory')
-  return {
-    ...{ options, clock, queues, locker, facts },
-    messaging: new Messaging({
-      ...{ services: given.services, bus: given.bus, connection, servicesStore, clock, prefix },
-      maxMessage: maxBody,
-    }),
-    access: new Access(options),
-    lifecycle,
-    streams,
-    watches: new QueueWatches(queues),
-    feeds: new Feeds(clock),
-    metrics: new Metrics({ queues, open: { waiting: () => lifecycle.waiting, streams: () => streams.size } }),
-    clients: new Clients(census, clock, prefix),
-    snapshots: new Snapshots(() => reader.read(), clock),
-    pushWorkers: new PushWorkers(options.push, { clock, maxBody, openQueue }),
-  }
-}
-
 function createApp(deps: GatewayDeps): Hono<GatewayEnv> {
   // The path is routed as it was sent: a name in it is decoded once, as a segment.
   const root = new Hono<GatewayEnv>({ getPath: pathOf })
-  root.onError(answerTo)
-  root.notFound(({ req }) => unroutedProblem(root, req.path).toResponse())
+  root.onError((error) => {
+    throw error
+  })
+  root.notFound(({ req }) => {
+    throw unroutedProblem(root, req.path)
+  })
   const app = root.basePath(deps.options.basePath)
   for (const route of ROUTES) addRoute(app, route, deps)
   if (deps.options.dashboard) for (const route of DASHBOARD_ROUTES) addRoute(app, route, deps)
@@ -230,9 +173,9 @@ function assertDecodable(url: string): void {
 }
 
 /** The answer to anything that was thrown. A fault of the gateway is reported here, and told to nobody else. */
-function answerTo(error: unknown): Response {
+function answerTo(error: unknown): Answer {
   const problem = problemOf(error)
-  if (problem) return problem.toResponse()
+  if (problem) return problem.toAnswer()
   reportHookError('gateway', error)
-  return internalProblem().toResponse()
+  return internalProblem().toAnswer()
 }

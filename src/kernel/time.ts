@@ -103,18 +103,21 @@ export const systemClock: Clock = {
 /** A timer that fires this much too late shows that the event loop was blocked: replies may lie unread in the socket. */
 export const EVENT_LOOP_STALL_MS = 20
 
-/** Callbacks for the end of this tick. */
-const atTickEnd = new Fifo<() => void>()
+/** Callbacks for the end of this turn of the event loop. */
+const atTurnEnd = new Fifo<() => void>()
 
-/** Calls `send` at the end of this tick, so that everything that one tick wants to send is sent together. */
-export function atEndOfTick(send: () => void): void {
-  atTickEnd.push(send)
-  if (atTickEnd.size === 1) rootContext.run(() => nextTick(endTick))
+/**
+ * Calls `send` at the end of this turn of the event loop, after all messages and requests that have arrived were read: so what they
+ * want to send is sent together. Requests of many sockets come in one turn, but each in a tick of its own.
+ */
+export function atEndOfTurn(send: () => void): void {
+  atTurnEnd.push(send)
+  if (atTurnEnd.size === 1) rootContext.run(() => nextTurn(endTurn))
 }
 
-/** Calls now what waits for the end of the tick: before user code that may block the event loop. Never throws. */
-export function endTick(): void {
-  for (let send = atTickEnd.shift(); send; send = atTickEnd.shift()) {
+/** Calls now what waits for the end of the turn: before user code that may block the event loop. Never throws. */
+export function endTurn(): void {
+  for (let send = atTurnEnd.shift(); send; send = atTurnEnd.shift()) {
     try {
       send()
     } catch (error) {

@@ -2,7 +2,7 @@ import { Fifo } from './collections.ts'
 import {
   type AsyncContext,
   type Clock,
-  endTick,
+  endTurn,
   microtask,
   nextTick,
   nextTurn,
@@ -100,7 +100,7 @@ class StartQueue {
   }
 
   #onYielded(startedAt: number): void {
-    endTick()
+    endTurn()
     const took = this.#clock.now() - startedAt
     this.#batchSize = took < QUICK_MS ? Math.min(2 * this.#batchSize, MAX_BATCH) : 1
     this.#budget -= took

@@ -1,4 +1,4 @@
-import { atEndOfTick, type Clock } from '../kernel/time.ts'
+import { atEndOfTurn, type Clock } from '../kernel/time.ts'
 import type { QueueStore } from './store/store.ts'
 
 /** The register hears of the use of a queue object this often at most, ms. */
@@ -9,7 +9,7 @@ const RETRY_AFTER = 10_000
 
 /**
  * Keeps a queue in the register of queues while this queue object uses it. Best effort: `use` and `keep` never throw and
- * delay nothing; their command is sent after all others of the tick.
+ * delay nothing; their command is sent after all others of the turn.
  */
 export class Registration {
   readonly #store: Pick<QueueStore, 'joinRegister' | 'leaveRegister'>
@@ -39,7 +39,7 @@ export class Registration {
     const now = this.#clock.now()
     if (now < this.#nextAt) return
     this.#nextAt = now + INTERVAL
-    atEndOfTick(() => void this.#join())
+    atEndOfTurn(() => void this.#join())
   }
 
   async #join(): Promise<void> {

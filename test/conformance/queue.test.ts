@@ -8,6 +8,7 @@ import { ID_LENGTH, newId } from '../../src/kernel/keys.ts'
 import { Script } from '../../src/kernel/redis/call.ts'
 import type { Connection } from '../../src/kernel/redis/connection.ts'
 import { systemClock } from '../../src/kernel/time.ts'
+import { heldOptions, holderOf } from '../../src/queue/store/holder.ts'
 import { InMemoryBroker } from '../../src/queue/store/in-memory-broker.ts'
 import { InMemoryQueueClient } from '../../src/queue/store/memory-store.ts'
 import type { JobRecord } from '../../src/queue/store/model/job-record.ts'
@@ -26,6 +27,7 @@ import {
   type QueueStore,
   type Submission,
   type SubmitReply,
+  type TakeRequest,
   type Termination,
   type WorkerListener,
   type WorkerRef,
@@ -75,7 +77,7 @@ local redis = (function(server)
       return method(name, ...)
     end
   end
-  return { call = through(server.call), pcall = through(server.pcall) }
+  return { call = through(server.call), pcall = through(server.pcall), sha1hex = server.sha1hex }
 end)(redis)
 local function expire(key, ms) redis.call('PEXPIRE', key, int(ms)) end`,
 }
@@ -221,7 +223,23 @@ const op = fc.oneof(
       peer,
       command: mostly(0, 1),
       slots: nat(3),
+      /** What is told of the slots before: as many as it has, or it is not known, or more. */
+      former: fc.constantFrom('none' as const, 'last' as const, 'last' as const, 'more' as const),
     }),
+  },
+  {
+    weight: 4,
+    arbitrary: fc.record({
+      type: fc.constant('take' as const),
+      peer,
+      command: mostly(0, 1),
+      count: fc.integer({ min: 1, max: 3 }),
+      lease: fc.constantFrom(100, 250, 1000),
+    }),
+  },
+  {
+    weight: 1,
+    arbitrary: fc.record({ type: fc.constant('findTaken' as const), peer, back: nat(3) }),
   },
   {
     weight: 1,
@@ -590,6 +608,9 @@ class Worlds {
   readonly #known = new Set<string>()
   readonly #nonces: string[] = []
   readonly #attempts: { peer: Peer; attempt: AttemptRef }[] = []
+  /** The free slots of workers, as the last reply told, by nonce. */
+  readonly #slots = new Map<string, number>()
+  readonly #requests: TakeRequest[] = []
   /** Operations that can be repeated. */
   readonly #past: (() => Promise<void>)[] = []
   /** Ids, and the word that names each in both worlds. */
@@ -599,6 +620,7 @@ class Worlds {
   constructor(client: Redis) {
     this.#client = client
     this.#broker = new InMemoryBroker({
+      name: 'q',
       clock,
       deliver: (message) => {
         this.#hasMessages = true
@@ -701,6 +723,13 @@ class Worlds {
       case 'setCapacity':
       case 'removeWorker':
         return this.#repeatable(this.#worker(op))
+      case 'take':
+        return this.#repeatable(this.#take(op))
+      case 'findTaken': {
+        const request = this.#requests.at(-1 - op.back)
+        // Searched for as long ago as no test lasts.
+        return request && this.#both(op.peer, (store) => store.findTaken(request, 1e12, WITHIN))
+      }
       case 'finish':
         return this.#finishBatch([op])
       case 'finishBatch':
@@ -881,13 +910,43 @@ class Worlds {
       const [inModel, onRedis] = [peer.model, peer.redis]
       if (op.type === 'setCapacity') {
         const { slots } = op
-        const modelReply = await inModel.setCapacity(worker, slots, this.#listener(peer, 'model', worker))
-        const reply = await onRedis.setCapacity(worker, slots, this.#listener(peer, 'redis', worker), WITHIN)
-        assert.deepEqual(reply, modelReply, 'reply')
+        const last = this.#slots.get(worker.nonce)
+        const former =
+          op.former === 'none' || last === undefined ? undefined : last + (op.former === 'more' ? 2 : 0)
+        const set = (store: QueueStore, world: 'model' | 'redis') =>
+          store.setCapacity(worker, slots, this.#listener(peer, world, worker), WITHIN, former)
+        const modelReply = await set(inModel, 'model')
+        assert.deepEqual(await set(onRedis, 'redis'), modelReply, 'reply')
+        const { since, assigned } = modelReply
+        this.#slots.set(worker.nonce, Math.max(0, slots - since) - assigned)
       } else {
         await inModel.removeWorker(worker, WITHIN)
         await onRedis.removeWorker(worker, WITHIN)
       }
+    }
+  }
+
+  /** Holders that take in one tick. */
+  #take({ peer: index, command: at, count, lease }: Of<'take'>): () => Promise<void> {
+    const command = COMMANDS[at] as string
+    const requests = Array.from({ length: count }, () => ({ command, lease, secret: newId() }))
+    this.#requests.push(...requests)
+    return async () => {
+      const peer = this.#act(index)
+      if (!peer) return
+      const onRedis = await Promise.all(requests.map((request) => peer.redis.take(request, WITHIN)))
+      for (const [n, request] of requests.entries()) {
+        this.#act(index)
+        const taken = await peer.model.take(request)
+        assert.deepEqual(onRedis[n], taken, 'reply to a taker')
+        if (!taken) continue
+        const { id, fence, failures } = taken
+        const options = heldOptions(taken.options)
+        const worker = holderOf({ queue: 'q', command, secret: request.secret, id, fence, failures, options })
+        this.#attempts.unshift({ peer, attempt: { worker, id, fence } })
+      }
+      const fences = onRedis.map((taken) => taken?.fence ?? 0)
+      peer.highestFence = Math.max(peer.highestFence, ...fences)
     }
   }
 
@@ -1217,8 +1276,12 @@ const submit = (peer: number, job: number, other: Partial<SubmissionOp> = {}): O
   ...{ type: 'submit', peer, job, awaited: true, conflict: 'reject', delay: 0, priority: 0, lifo: false },
   ...{ abortUnwanted: false, requiresWorker: false, payload: [1, 0], options: '', ...other },
 })
+const setCapacity = (peer: number, slots: number, former: Of<'setCapacity'>['former'] = 'none'): Op => ({
+  ...{ type: 'setCapacity', peer, command: 0, slots, former },
+})
+const take = (peer: number, count = 1): Op => ({ type: 'take', peer, command: 0, count, lease: 1000 })
+const findTaken: Op = { type: 'findTaken', peer: 0, back: 0 }
 const submitBatch = (all: Op[]): Op => ({ type: 'submitBatch', peer: 0, all: all as SubmissionOp[] })
-const setCapacity = (peer: number, slots: number): Op => ({ type: 'setCapacity', peer, command: 0, slots })
 const removeWorker = (peer: number): Op => ({ type: 'removeWorker', peer, command: 0 })
 const finish = (kind: OutcomeOp['kind'], other: Partial<OutcomeOp> = {}): Op => ({
   ...{
@@ -1286,6 +1349,13 @@ const REGRESSIONS: Record<string, Op[]> = {
 const RARE_CASES: [Op[]][] = [
   // The worker's process is gone; in some cases another worker can take the job.
   [[setCapacity(3, 2), { type: 'leave' }, submit(0, 0)]],
+  // Taken, found, given back, and taken again.
+  [[submit(0, 0), take(0), findTaken, finish('requeue'), take(0), finish('value', { releasesSlot: false })]],
+  [[submit(0, 0), take(0), finish('retry', { releasesSlot: false }), take(1), processDue(0, ['job-a'])]],
+  [[submit(0, 0), pause('add'), take(0), resume('add'), take(0, 3)]],
+  [[submit(0, 0), submit(0, 1, { priority: 1 }), submit(0, 2), take(0, 3), findTaken]],
+  [[setCapacity(0, 2), submit(0, 0), setCapacity(0, 2, 'last'), submit(0, 1), submit(0, 2)]],
+  [[setCapacity(0, 2), removeWorker(0), setCapacity(0, 2, 'last'), submit(0, 1)]],
   [[setCapacity(3, 2), setCapacity(0, 2), { type: 'leave' }, submit(0, 0, { priority: 1 }), submit(0, 1)]],
   [[setCapacity(3, 2), { type: 'leave' }, submit(0, 0, { priority: 1 }), submit(0, 1)]],
   [[setCapacity(3, 2), setCapacity(0, 2), { type: 'leave' }, submit(0, 0), submit(1, 1)]],
@@ -1556,6 +1626,24 @@ const MUTANTS: Record<string, [from: string, to: string][]> = {
   'an attempt that anybody can give away': [
     ["owner == worker or holder ~= ''", "owner == worker or holder ~= '' or owner"],
   ],
+  'slots that were used since and are given again': [
+    ['local count = math.max(0, num(ARGV[argBase + 2]) - used)', 'local count = num(ARGV[argBase + 2])'],
+  ],
+  'slots that were removed and count as used': [
+    ["redis.call('HEXISTS', command.workersKey, worker) == 1", 'true'],
+  ],
+  'a paused command whose jobs are taken': [
+    ['if paused[1] + paused[2] == 0 then takeReady', 'if true then takeReady'],
+  ],
+  'a job that is taken and not held': [["'f', fence, 'l', '1')", "'f', fence)"]],
+  'a job that is taken without a lease': [
+    ['leases[#leases + 1] = int(now + holder.lease)', 'leases[#leases + 1] = int(now)'],
+  ],
+  'a job that is taken and not counted': [["'l', '1')\n  tally('a')", "'l', '1')"]],
+  'a holder that is not named by what it holds': [
+    ["' ' .. fence .. ' ' .. job.failures", "' ' .. fence .. ' ' .. 0"],
+  ],
+  'a job that is taken and not found': [['string.sub(owner, 41)', 'string.sub(owner, 40)']],
   'a capacity whose reply does not count what it assigned': [
     ['batches[worker] and #batches[worker] or 0', '0'],
   ],
@@ -1608,7 +1696,7 @@ const MUTANTS: Record<string, [from: string, to: string][]> = {
     ['if paused[1] == 0 and paused[2] == 0 then', 'if true then'],
   ],
   'a capacity that adds to the one before': [
-    ["redis.call('LREM', command.slotsKey, 0, worker)\nlocal slots", 'local slots'],
+    ["local left = redis.call('LREM', command.slotsKey, 0, worker)", 'local left = 0'],
   ],
   'a retry that does not clear the failures': [
     ["redis.call('HDEL', key, 'a', 'z', 'l'", "redis.call('HDEL', key, 'z', 'l'"],

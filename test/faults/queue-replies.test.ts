@@ -227,6 +227,54 @@ describe('a reply is lost with the connection', () => {
     }
   })
 
+  test('S6 take - one job is taken, and its taker has it', async () => {
+    await using s = await wired({ lease: LONG })
+    for (const bytes of [...OFFSETS, 60]) {
+      await s.other.enqueueMany(
+        [1, 2, 3].map((n) => ({ command: 'work', payload: [bytes, n], options: { dedupe: false as const } })),
+      )
+      const isLost = lose(s, 'take', bytes)
+      // Three in one call, the last of another lease.
+      const jobs = await Promise.all(
+        [LONG, LONG, 2 * LONG].map((lease) => s.queue.take('work', { lease: lease as number })),
+      )
+      await isLost()
+      assert.deepEqual(
+        jobs.map((job) => job?.payload),
+        [1, 2, 3].map((n) => [bytes, n]),
+      )
+      for (const job of jobs) assert.equal(await job?.complete(1), true)
+      assert.deepEqual(await s.other.counts(), { waiting: 0, delayed: 0, active: 0, completed: 0, failed: 0 })
+      assert.equal(await s.queue.take('work'), undefined)
+    }
+  })
+
+  test('S6 take - a call that was given up, and was run later: its job goes back', async () => {
+    await using s = await wired({ lease: LONG, unavailableAfter: 200 })
+    await s.queue.take('work')
+    const { id } = await s.other.enqueue('work', 1)
+    for (const lease of [LONG, 4 * LONG]) {
+      await s.t.server.freeze()
+      await assert.rejects(s.queue.take('work', { lease }), { code: 'E_UNAVAILABLE' })
+      s.t.server.thaw()
+      await until(async () => (await s.other.status(id))?.state === 'active', { what: 'the call to be run' })
+      await until(async () => (await s.other.status(id))?.state === 'waiting', { what: 'the job to go back' })
+    }
+    const job = await s.other.take('work')
+    assert.deepEqual([job?.attempt, (await s.other.status(id))?.stalls], [1, 0])
+  })
+
+  test('S6 take - a taker whose wait has passed leaves no slot to which a job could go', async () => {
+    await using s = await wired({ lease: LONG })
+    // What it says arrives late at the server.
+    s.t.proxy.delay(40, { direction: 'up', only: onCommands })
+    for (let n = 0; n < 5; n++) {
+      assert.equal(await s.queue.take('work', { wait: 100 }), undefined)
+      await s.other.enqueue('work', n)
+      assert.equal((await s.other.take('work'))?.payload, n)
+    }
+  })
+
   test('S6 cancel - the job ends once, for all, and its slot is free', async () => {
     await using s = await wired({ lease: LONG })
     let aborted = 0

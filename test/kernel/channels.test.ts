@@ -7,7 +7,7 @@ import pDefer from 'p-defer'
 import { ClosedError, Connection, type RedisSource } from '../../src/index.ts'
 import { type ChannelListener, Channels } from '../../src/kernel/redis/channels.ts'
 import type { RedisServerClient } from '../../src/kernel/redis/client.ts'
-import { endTick } from '../../src/kernel/time.ts'
+import { endTurn } from '../../src/kernel/time.ts'
 import { Random } from '../simulation/random.ts'
 import { RedisCluster } from '../support/cluster.ts'
 import { onSubscription } from '../support/locker-scene.ts'
@@ -44,7 +44,7 @@ class Recorder implements ChannelListener {
   }
 }
 
-const tick = () => new Promise<void>((resolve) => process.nextTick(resolve))
+const turn = () => new Promise<void>((resolve) => setImmediate(resolve))
 
 const subscribed = (connection: Connection) =>
   until(() => connection.subscribed, { what: 'the subscription to be established' })
@@ -128,7 +128,7 @@ describe('channels', () => {
     })
   }
 
-  test('channels - those of one tick are one SUBSCRIBE, and the last listeners of one tick one UNSUBSCRIBE', async () => {
+  test('channels - those of one turn are one SUBSCRIBE, and the last listeners of one turn one UNSUBSCRIBE', async () => {
     await using s = await scene()
     await using monitor = await s.t.server.monitor()
     const names = ['a', 'b', 'c', 'a', 'b'].map(s.name)
@@ -137,7 +137,7 @@ describe('channels', () => {
     assert.deepEqual(recorders[0]?.events, [])
     await upAgain(...recorders)
     for (const stop of stops.slice(0, 3)) stop()
-    await tick()
+    await turn()
     for (const stop of stops) stop()
     await until(async () => (await receivers(s.t, s.name('b'))) === 0, { what: 'the end of all' })
     const lines = (await monitor.lines()).filter(({ command }) => command.endsWith('subscribe'))
@@ -166,9 +166,9 @@ describe('channels', () => {
     const before = (await s.t.server.commandStats())['subscribe']
     s.connection.subscribe(a, second)
     assert.deepEqual(second.events, [])
-    await tick()
+    await turn()
     assert.deepEqual(second.events, ['up'])
-    // Both messages are in one segment: the second is read before the end of the tick.
+    // Both messages are in one segment: the second is read before the end of the turn.
     await s.t.server.call('EVAL', `for n = 1, 2 do redis.call('PUBLISH', KEYS[1], n) end`, 1, a)
     await upAgain(third)
     assert.deepEqual(second.events, ['up', 'message 1', 'message 2'])
@@ -184,7 +184,7 @@ describe('channels', () => {
     context.run('caller', () => {
       s.connection.subscribe(s.name('a'), { message: note, up: note, down: note, refused: note })
       // As before user code that may block the event loop.
-      endTick()
+      endTurn()
     })
     await until(() => seen.length === 1, { what: 'up' })
     await s.t.server.call('PUBLISH', s.name('a'), 'x')
@@ -239,9 +239,9 @@ describe('channels - in quick succession', () => {
     // The first SUBSCRIBE is confirmed, and then the connection ends.
     const fault = s.t.proxy.swallowReply(/^UNSUBSCRIBE/)
     const stop = s.connection.subscribe(s.name('a'), one)
-    await tick()
+    await turn()
     stop()
-    await tick()
+    await turn()
     s.connection.subscribe(s.name('a'), two)
     await until(() => fault.hits === 1, { what: 'the UNSUBSCRIBE' })
     await upAgain(two)
@@ -270,7 +270,7 @@ describe('channels - in quick succession', () => {
           const name = [...wanted].find(([, of]) => of === listeners)?.[0] ?? assert.fail()
           listeners.set(recorder, s.connection.subscribe(name, recorder))
         }
-        if (random.chance(0.3)) await tick()
+        if (random.chance(0.3)) await turn()
         if (random.chance(0.05)) await new Promise(setImmediate)
         if (random.chance(0.01)) await sleep(random.below(5))
         if (faults && random.chance(0.005)) s.t.proxy.cut(onSubscription)
@@ -349,7 +349,7 @@ describe('channels - lost subscription', () => {
     await until(() => !kept.isUp && !removed.isUp, { what: 'the loss to be detected' })
     stop()
     s.connection.subscribe(s.name('added'), added)
-    await tick()
+    await turn()
     await s.t.proxy.refuse(false)
     await upAgain(kept, added)
     assert.deepEqual(
@@ -485,7 +485,7 @@ describe('channels - permissions', () => {
     const stop = s.connection.subscribe(s.name('a'), one)
     await until(() => one.events.length === 1, { what: 'the refusal' })
     stop()
-    await tick()
+    await turn()
     await s.t.server.call('ACL', 'SETUSER', 'user', '&soloflight:1:a')
     s.connection.subscribe(s.name('a'), two)
     await upAgain(two)
@@ -499,7 +499,7 @@ describe('channels - permissions', () => {
     s.connection.subscribe(s.name('b'), other)
     await upAgain(one, other)
     stop()
-    await tick()
+    await turn()
     await s.t.server.call('PUBLISH', s.name('a'), 'x')
     await hears(s.t, s.name('b'), other)
     assert.deepEqual(one.events, ['up'])
@@ -564,7 +564,7 @@ describe('channels - on a client of their own', () => {
     await old.ready
     channels.onUp(old.server)
     channels.subscribe('a', recorder)
-    await tick()
+    await turn()
     assert.deepEqual(old.client.commands[1]?.channels, ['a'])
     channels.onDown()
     const next = await connected(channels)
@@ -583,11 +583,11 @@ describe('channels - on a client of their own', () => {
     const channels = new Channels(() => assert.fail())
     const [one, two] = [new Recorder(), new Recorder()]
     const stop = channels.subscribe('a', one)
-    await tick()
+    await turn()
     stop()
     channels.onDown()
     channels.subscribe('a', two)
-    await tick()
+    await turn()
     const { client, server, ready } = await connected(channels)
     assert.deepEqual(client.commands[0]?.channels, ['own', 'a'])
     client.reply(0)

@@ -4,7 +4,7 @@ import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import pDefer from 'p-defer'
 import { Locker, RedisQueue, type RedisSource } from '../../src/index.ts'
-import { atEndOfTick, type Clock, systemClock } from '../../src/kernel/time.ts'
+import { atEndOfTurn, type Clock, systemClock } from '../../src/kernel/time.ts'
 import { type Slot, WorkScheduler } from '../../src/kernel/work-scheduler.ts'
 import { setup } from '../support/setup.ts'
 import { until } from '../support/wait.ts'
@@ -80,7 +80,7 @@ async function publishing(
     order.push(`${name} computes`)
     clock.pass(computes(name))
     for (let hop = 0; hop < 20; hop++) await null
-    atEndOfTick(() => order.push(`${name} is published`))
+    atEndOfTurn(() => order.push(`${name} is published`))
   }
   for (const name of names) scheduler.schedule(() => void work(name))
   await turn()

@@ -11,11 +11,14 @@ import {
   type JobEvent,
   JsonText,
   jsonTextCodec,
+  MemoryQueueStore,
+  RedisQueue,
   type TakenJob,
   UnavailableError,
 } from '../../src/index.ts'
 import { newId } from '../../src/kernel/keys.ts'
-import { encodeToken, newToken } from '../../src/queue/taking/token.ts'
+import type { QueueStore } from '../../src/queue/store/store.ts'
+import { encodeToken, newSecret, tokenOf } from '../../src/queue/taking/token.ts'
 import { Monitor } from '../support/monitor.ts'
 import { onBothStores, onRedis, subscribed } from '../support/stores.ts'
 import { rejectionOf, soon, took, until } from '../support/wait.ts'
@@ -69,6 +72,24 @@ onBothStores('take - waits for a job, and no longer than it was told', async (wo
   assert.deepEqual([job.payload, job.payloadText], [{ n: 1 }, '{"n":1}'])
   assert.equal(await job.complete('done'), true)
   assert.equal(await result, 'done')
+})
+
+onBothStores('take - a job that was submitted is ready, whoever has waited for one before', async (world) => {
+  const [queue, other, submitter] = [world.open(), world.open(), world.open()]
+  await Promise.all([subscribed(queue), subscribed(other)])
+  for (let n = 0; n < 60; n++) {
+    // Takers that leave without a job, at once and after a wait.
+    const left = [
+      queue.take('work'),
+      other.take('work', { wait: 1 + (n % 7) }),
+      queue.take('work', { wait: 3 }),
+    ]
+    assert.deepEqual(await Promise.all(left), [undefined, undefined, undefined])
+    const { id } = await submitter.enqueue('work', n)
+    const job = await taken((n % 3 === 0 ? queue : other).take('work'))
+    assert.deepEqual([job.id, job.payload], [id, n])
+    assert.equal(await job.complete(n), true)
+  }
 })
 
 onBothStores('take - takers get jobs in the order in which they came', async (world) => {
@@ -241,12 +262,13 @@ onBothStores('token - that is forged, changed or of another queue touches no job
     (parts) => (parts[6] = '{"a":0}'),
     (parts) => (parts[6] = null),
   ]
+  const parts = { queue: 'queue', command: 'work', attempt: 1 }
   const forged = changes.map((change) => tampered(token, change))
   forged.push(
     // All that a token says of the other job is known but its secret.
     tampered(token, (parts) => parts.splice(2, 3, neighbour.id, 1, neighbour.fence)),
-    encodeToken(newToken({ queue: 'queue', command: 'work', id, attempt: 1, fence }, '')),
-    encodeToken(newToken({ queue: 'queue', command: 'work', id: newId(), attempt: 1, fence: 1 }, '')),
+    encodeToken(tokenOf({ ...parts, id, fence, secret: newSecret() }, '')),
+    encodeToken(tokenOf({ ...parts, id: newId(), fence: 1, secret: newSecret() }, '')),
   )
   for (const one of forged) {
     const forger = queue.taken(one)
@@ -537,6 +559,21 @@ test('take - goes on when the subscription was lost', async () => {
   await world.t.server.call('CLIENT', 'KILL', 'TYPE', 'pubsub')
   await other.enqueue('work', 1)
   assert.equal((await taken(taking)).payload, 1)
+})
+
+test('take - finds a job that is ready while there is no subscription, and others wait', async () => {
+  class UnsubscribedStore extends MemoryQueueStore {
+    override connect(name: string): QueueStore {
+      return Object.assign(super.connect(name), { subscribed: false })
+    }
+  }
+  await using queue = new RedisQueue('queue', { store: new UnsubscribedStore() })
+  const waiting = rejectionOf(queue.take('work', { wait: LONG }))
+  assert.equal(await queue.take('work'), undefined)
+  await queue.enqueue('work', 1)
+  assert.equal((await taken(queue.take('work', { wait: LONG }))).payload, 1)
+  await queue.close()
+  assert.ok((await waiting) instanceof ClosedError)
 })
 
 onBothStores(

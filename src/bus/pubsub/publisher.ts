@@ -84,7 +84,7 @@ export class Publisher {
     const { clock } = this.#context
     refProcess(clock)
     const stop = this.#context.onDisconnect(async () => this.#sending)
-    // The messages of one tick are sent together.
+    // The messages of one turn are sent together.
     await undefined
     for (let batch = this.#nextBatch(); batch.length > 0; batch = this.#nextBatch()) await this.#send(batch)
     this.#sending = undefined

@@ -7,7 +7,7 @@ import {
 } from '../../errors.ts'
 import { Fifo } from '../../kernel/collections.ts'
 import { emit } from '../../kernel/telemetry.ts'
-import { atEndOfTick, type Timer } from '../../kernel/time.ts'
+import { atEndOfTurn, type Timer } from '../../kernel/time.ts'
 import { refProcess, unrefProcess } from '../../kernel/waiter.ts'
 import type { BusContext } from '../context.ts'
 import { MAX_BATCH, MAX_BATCH_BYTES, type Outgoing } from '../store/store.ts'
@@ -92,7 +92,7 @@ export class Pusher {
 
   /** Sends what waits, once the queue is attached. */
   flush(): void {
-    atEndOfTick(() => void this.#send())
+    atEndOfTurn(() => void this.#send())
   }
 
   /** Resolves when everything is pushed that does not wait for room. */
@@ -123,8 +123,8 @@ export class Pusher {
     this.#isSending = true
     try {
       while (this.#attachment.isAttached && (await this.#sendBatch())) {
-        // Whoever was told may push more in this tick.
-        await new Promise<void>(atEndOfTick)
+        // Whoever was told may push more in this turn.
+        await new Promise<void>(atEndOfTurn)
       }
     } finally {
       this.#isSending = false

@@ -1,8 +1,8 @@
 import type { GatewayDeps } from '../deps.ts'
 import type { RouteContext } from '../env.ts'
+import { type Answer, emptyAnswer, jsonAnswer } from '../http/answer.ts'
 import { queueName } from '../http/names.ts'
 import { name, type ParameterValues } from '../http/parameters.ts'
-import { emptyResponse, jsonResponse } from '../http/responses.ts'
 import { RECENT } from '../overview/recent-answers.ts'
 import { namedWorkers, workerViews } from '../overview/worker-views.ts'
 import { Problem } from '../problem.ts'
@@ -39,12 +39,12 @@ export const WORKER_ROUTES: readonly Route[] = [
     summary: 'Signs a worker on. It is gone when it was silent for 60 seconds.',
     headers: HEADERS,
     answers: { 201: 'It is known. If it was known, its counts stay.', 429: 'There are too many workers.' },
-    handle(c, { clients, facts, locker }) {
+    handle(c, { clients, overviewSources, locker }) {
       if (!clients.workers.seen(queueName(c), requiredId(c))) throw new Problem(429, 'too many workers')
-      facts.answers.forget()
+      overviewSources.answers.forget()
       // A gateway that has no connection yet is not heard by the others.
       locker.ready().catch(() => {})
-      return emptyResponse(201)
+      return emptyAnswer(201)
     },
   }),
   route({
@@ -55,10 +55,10 @@ export const WORKER_ROUTES: readonly Route[] = [
     summary: 'Signs a worker off.',
     headers: HEADERS,
     answers: { 204: 'It is not known any more.' },
-    handle(c, { clients, facts }) {
+    handle(c, { clients, overviewSources }) {
       clients.workers.remove(queueName(c), requiredId(c))
-      facts.answers.forget()
-      return emptyResponse()
+      overviewSources.answers.forget()
+      return emptyAnswer()
     },
   }),
 ]
@@ -83,15 +83,15 @@ async function getWorkers(
   _c: RouteContext,
   deps: GatewayDeps,
   { queue_name: queue, worker_id: id }: ParameterValues<typeof LOOKING>,
-): Promise<Response> {
+): Promise<Answer> {
   if (queue !== undefined && id !== undefined)
     throw new Problem(400, 'invalid parameter', {
       detail: 'Expected `queue_name` or `worker_id`, got both',
     })
   const workers = await listedWorkers(deps)
-  if (id !== undefined) return jsonResponse(200, JSON.stringify(workerOf(workers, id)))
+  if (id !== undefined) return jsonAnswer(200, JSON.stringify(workerOf(workers, id)))
   const ids = [...new Set(workers.flatMap((each) => ((queue ?? each.queue) === each.queue ? [each.id] : [])))]
-  if (queue === undefined) return jsonResponse(200, JSON.stringify(ids))
+  if (queue === undefined) return jsonAnswer(200, JSON.stringify(ids))
   const totals = await deps.queues.use(queue, (opened) => opened.totals())
   const answer = {
     queue_name: queue,
@@ -99,13 +99,13 @@ async function getWorkers(
     processed: totals.taken,
     failed: totals.failed,
   }
-  return jsonResponse(200, JSON.stringify(answer))
+  return jsonAnswer(200, JSON.stringify(answer))
 }
 
-async function listedWorkers({ facts }: GatewayDeps): Promise<ListedWorker[]> {
-  const { prefix } = facts
+async function listedWorkers({ overviewSources }: GatewayDeps): Promise<ListedWorker[]> {
+  const { prefix } = overviewSources
   const at = Date.now()
-  const answers = await facts.answers.notOlderThan(RECENT)
+  const answers = await overviewSources.answers.notOlderThan(RECENT)
   const named = namedWorkers(answers, prefix).map(
     ({ id, queue: its, processed, failed, age }): ListedWorker => ({
       ...{ id, queue: its, processed, failed },

@@ -1,5 +1,6 @@
 import type { Clock, Timer } from '../../kernel/time.ts'
 import type { FeedEvent } from '../../queue/index.ts'
+import type { Caller } from '../access.ts'
 import type { Queues } from '../queues.ts'
 import type { Feed } from './feed.ts'
 import type { FeedSource } from './feeds.ts'
@@ -31,9 +32,9 @@ function publisher(queue: string, feed: Feed): QueueWatcher {
   }
 }
 
-/** The events of one queue. */
-export function queueFeed(watches: QueueWatches, queue: string): FeedSource {
-  return (feed) => watches.watch(queue, publisher(queue, feed))
+/** The events of one queue, for a caller and all that join it. */
+export function queueFeed(watches: QueueWatches, queue: string, caller: Caller | undefined): FeedSource {
+  return (feed) => watches.watch(queue, publisher(queue, feed), caller)
 }
 
 /**
@@ -60,7 +61,7 @@ class AllQueues {
   readonly #feed: Feed
   /** Stops the watch of each queue. */
   readonly #stops = new Map<string, () => void>()
-  #told = ''
+  #lastSent = ''
   #timer: Timer | undefined
   #isOver = false
 
@@ -96,9 +97,9 @@ class AllQueues {
       stop()
     }
     await Promise.all(names.filter((name) => !this.#stops.has(name)).map((name) => this.#watch(name)))
-    const told = JSON.stringify({ watched: this.#stops.size, known: count })
-    if (told !== this.#told) this.#feed.publish({ event: 'queues', data: told })
-    this.#told = told
+    const text = JSON.stringify({ watched: this.#stops.size, known: count })
+    if (text !== this.#lastSent) this.#feed.publish({ event: 'queues', data: text })
+    this.#lastSent = text
   }
 
   async #watch(name: string): Promise<void> {

@@ -1,14 +1,14 @@
 import type { GatewayDeps } from '../deps.ts'
 import type { RouteContext } from '../env.ts'
-import { type EventSource, eventStream } from '../http/event-stream.ts'
+import { type Answer, emptyAnswer } from '../http/answer.ts'
+import { type EventProducer, eventStream } from '../http/event-stream.ts'
 import { queueName } from '../http/names.ts'
 import { name, type ParameterValues } from '../http/parameters.ts'
-import { emptyResponse } from '../http/responses.ts'
 import { Problem } from '../problem.ts'
 import { type Route, route } from '../routes/route.ts'
 import { type Feed, gapFrame } from './feed.ts'
 import type { FeedSource } from './feeds.ts'
-import { END_ID, isFinished, jobFeed, jobText } from './job-feed.ts'
+import { END_ID, isFinished, jobFeed, jobStateText } from './job-feed.ts'
 import { allQueuesFeed, queueFeed } from './queue-feeds.ts'
 
 const QUEUE = { queue: name('One queue; all that were used lately if it is absent.') }
@@ -55,9 +55,10 @@ async function sendEvents(
   c: RouteContext,
   deps: GatewayDeps,
   { queue }: ParameterValues<typeof QUEUE>,
-): Promise<Response> {
-  const { watches, queues, clock } = deps
-  const source = queue === undefined ? allQueuesFeed(watches, queues, clock) : queueFeed(watches, queue)
+): Promise<Answer> {
+  const { watches, queues, clock, access } = deps
+  const source =
+    queue === undefined ? allQueuesFeed(watches, queues, clock) : queueFeed(watches, queue, access.caller(c))
   return sendFeed(c, deps, queue === undefined ? 'all' : `queue ${queue}`, source, (feed) => {
     const seen = lastEventId(c)
     const after = seen === undefined ? feed.last : feed.numberOf(seen)
@@ -74,8 +75,8 @@ async function sendFeed(
   deps: GatewayDeps,
   name: string,
   source: FeedSource,
-  send: (feed: Feed) => EventSource | Promise<EventSource>,
-): Promise<Response> {
+  send: (feed: Feed) => EventProducer | Promise<EventProducer>,
+): Promise<Answer> {
   const { feed, release } = await deps.feeds.open(name, source)
   try {
     const sending = await send(feed)
@@ -86,19 +87,20 @@ async function sendFeed(
   }
 }
 
-async function sendJob(c: RouteContext, deps: GatewayDeps): Promise<Response> {
+async function sendJob(c: RouteContext, deps: GatewayDeps): Promise<Answer> {
   const name = queueName(c)
   const id = c.req.param('id') ?? ''
-  if (lastEventId(c) === END_ID) return emptyResponse()
+  if (lastEventId(c) === END_ID) return emptyAnswer()
   return deps.queues.use(name, async (queue) => {
     const job = await queue.job(id)
     if (!job) throw new Problem(404, 'no such job')
     // The name of a queue has no control character.
     const feedName = `job ${name}\n${id} ${job.generation}`
-    return sendFeed(c, deps, feedName, jobFeed(deps.watches, deps.queues, name, job), async (feed) => {
+    const source = jobFeed(deps, name, job, deps.access.caller(c))
+    return sendFeed(c, deps, feedName, source, async (feed) => {
       const { last } = feed
       const status = await queue.status(id)
-      const data = jobText(name, id, status)
+      const data = jobStateText(name, id, status)
       return async (stream) => {
         if (!status || isFinished(status)) return stream.send({ event: 'end', id: END_ID, data })
         stream.send({ event: 'state', data })

@@ -1,9 +1,11 @@
 import type { RedisQueue, TakenJob } from '../../queue/index.ts'
+import { inSeconds } from '../duration.ts'
 import type { RouteContext } from '../env.ts'
 import { Problem } from '../problem.ts'
 import { duration, type Parameter } from './parameters.ts'
 
-// The header X-Lease: the token of a job, and the duration of its lease, which a renewal uses again.
+// The lease of a job, as clients are given it, in the header X-Lease and in JSON, and as they send it back: `TOKEN.DURATION`, the
+// token of the job, and the duration of its lease in ms, which a renewal uses again. It has no other form.
 
 /** Shortest and longest lease, ms: those of a queue. */
 export const MIN_LEASE = 100
@@ -23,6 +25,9 @@ export function leasedJob({ req }: RouteContext, queue: RedisQueue): LeasedJob |
   const header = req.header('x-lease')
   return header === undefined ? undefined : jobOf(header, queue)
 }
+
+/** What has become of a lease that was to be renewed. */
+export type Renewal = Awaited<ReturnType<TakenJob['renew']>>
 
 /** A job, and its lease in ms. */
 export interface LeasedJob {
@@ -44,6 +49,13 @@ export function jobOf(text: string, queue: RedisQueue): LeasedJob {
 
 function invalidLease(): Problem {
   return new Problem(400, 'invalid lease', { detail: 'It is no lease of a job of this queue' })
+}
+
+/** The answer to a renewal, as JSON. @throws Problem 409 if the job is not held any more. */
+export function renewalText({ id }: TakenJob, lease: number, renewal: Renewal): string {
+  if (renewal === 'lost') throw leaseLost(id)
+  const cancelled = renewal === 'cancelled'
+  return JSON.stringify({ left: cancelled ? 0 : inSeconds(lease), cancelled })
 }
 
 /** The lease of a job is over: it was given to another, or has ended. */

@@ -1,6 +1,7 @@
 import type { Clock } from '../../kernel/time.ts'
 import type { JsonText, QueueOptions, RedisQueue, RunningJob } from '../../queue/index.ts'
 import { InternalAddressError } from './addresses.ts'
+import type { PushFigures } from './figures.ts'
 import type { ResolvedPushWorkerOptions } from './options.ts'
 import { PushError, resultOf } from './outcome.ts'
 import { Receiver } from './receiver.ts'
@@ -91,6 +92,13 @@ export class PushWorker {
     }
     if (keys.length > 0) headers['webhook-signature'] = signaturesOf(keys, { id, timestamp, body })
     return headers
+  }
+
+  /** What became of its jobs, since it was made. */
+  get figures(): PushFigures {
+    const { queue, command } = this.#options
+    const { completed, failed, retried, lost, running } = this.#queue.stats()
+    return { queue, command, running, outcomes: { completed, failed, retried, lost } }
   }
 
   /** Takes no more jobs. Requests that still run after `grace` ms are ended, and their jobs go back. Never rejects. */

@@ -1,3 +1,4 @@
+import type { PushFigures } from './figures.ts'
 import { type PushWorkerOptions, resolvePushWorkerOptions } from './options.ts'
 import { PushWorker, type PushWorkerDeps } from './push-worker.ts'
 
@@ -13,6 +14,10 @@ export class PushWorkers {
       void this.close(0)
       throw error
     }
+  }
+
+  get figures(): PushFigures[] {
+    return this.#workers.map(({ figures }) => figures)
   }
 
   /** Takes no more jobs, and lets requests run for `grace` ms: see {@link PushWorker.close}. Never rejects. */

@@ -1,38 +1,36 @@
 import { z } from 'zod'
 import { JsonText } from '../../kernel/codec/json-text.ts'
+import { MAX_LOG_LINES } from '../../kernel/keys.ts'
 import type { RedisQueue, TakenJob } from '../../queue/index.ts'
 import { WorkingClient } from '../clients/working-client.ts'
 import type { GatewayDeps } from '../deps.ts'
-import { inSeconds } from '../duration.ts'
 import type { RouteContext } from '../env.ts'
+import { type Answer, emptyAnswer, jsonAnswer } from '../http/answer.ts'
 import { checkProgress, readJson, readMembers } from '../http/json.ts'
-import { leasedJob, leaseLost, leaseParameter } from '../http/lease.ts'
+import { leasedJob, leaseLost, leaseParameter, renewalText } from '../http/lease.ts'
 import { queueName } from '../http/names.ts'
 import { command, flag, type ParameterValues } from '../http/parameters.ts'
 import { errorOf } from '../http/reason.ts'
-import { emptyResponse, jsonResponse } from '../http/responses.ts'
 import { Problem } from '../problem.ts'
 import { type Route, route } from './route.ts'
 import { readJob } from './submit-routes.ts'
 
-/** Most lines of one request: as many as a log keeps. */
-const MAX_LINES = 1_000
-
 const FINISHING = {
   command,
   failed: flag('The job failed. The body is the reason.'),
+  retry: flag('With `failed`: `0` rules out further attempts.'),
   again: flag('The job goes back, and the attempt does not count.'),
 }
 
 const RENEWING = { lease: leaseParameter('Duration of the lease from now on. As before if it is absent.') }
 
-/** What a worker tells of its job. */
-const NEWS = z.strictObject({
+/** What a renewal may carry. */
+const RENEWAL_BODY = z.strictObject({
   progress: z.json().optional(),
-  log: z.union([z.string(), z.array(z.string()).max(MAX_LINES)]).optional(),
+  log: z.union([z.string(), z.array(z.string()).max(MAX_LOG_LINES)]).optional(),
 })
 
-const LEASE = { 'X-Lease': 'The lease of the job.' }
+const LEASE = { 'X-Lease': 'The lease of the job, whole, as it came with the job.' }
 const LOST = 'The lease is over: `lease lost`.'
 
 /** Jobs that were taken are finished, failed, given back and renewed, by the header X-Lease. */
@@ -57,7 +55,7 @@ export const FINISH_ROUTES: readonly Route[] = [
     summary: 'Renews the lease of a job, and notes progress and lines of its log.',
     query: RENEWING,
     headers: LEASE,
-    body: { description: 'Progress: any JSON. Log: a line, or several.', schema: NEWS },
+    body: { description: 'Progress: any JSON. Log: a line, or several.', schema: RENEWAL_BODY },
     answers: { 200: '`{ left, cancelled }`: what is left of the lease, in seconds.', 409: LOST },
     handle: renewJob,
   }),
@@ -68,20 +66,22 @@ function putJob(
   c: RouteContext,
   deps: GatewayDeps,
   query: ParameterValues<typeof FINISHING>,
-): Promise<Response> {
+): Promise<Answer> {
   const name = queueName(c)
-  const { failed = false, again = false } = query
+  const { failed = false, again = false, retry } = query
   if (failed && again)
     throw new Problem(400, 'invalid parameter', { detail: 'Expected `failed` or `again`, got both' })
+  if (retry !== undefined && !failed)
+    throw new Problem(400, 'invalid parameter', { detail: 'Expected `retry` beside `failed`' })
   const client = WorkingClient.of(c, deps, name)
   return deps.queues.use(name, async (queue) => {
     const leased = leasedJob(c, queue)
     if (!leased) return await putBack(c, deps, client, queue, query)
     const { job } = leased
-    const isHeld = await end(c.req.raw, deps, job, { failed, again })
+    const isHeld = await end(c.req.raw, deps, job, { failed, again, retry: retry ?? true })
     client.ended(job, { failed: failed && isHeld })
     if (!isHeld) throw leaseLost(job.id)
-    return emptyResponse()
+    return emptyAnswer()
   })
 }
 
@@ -90,11 +90,11 @@ async function end(
   request: Request,
   deps: GatewayDeps,
   job: TakenJob,
-  { failed, again }: { failed: boolean; again: boolean },
+  { failed, again, retry }: { failed: boolean; again: boolean; retry: boolean },
 ): Promise<boolean> {
   if (again) return job.release()
   const body = await readJson(request, deps)
-  return failed ? job.fail(errorOf(body)) : job.complete(body)
+  return failed ? job.fail(errorOf(body), { retry }) : job.complete(body)
 }
 
 /** presque's: the body is a job again, and counts as failed. */
@@ -104,7 +104,7 @@ async function putBack(
   client: WorkingClient,
   queue: RedisQueue,
   { command = 'job', failed, again }: ParameterValues<typeof FINISHING>,
-): Promise<Response> {
+): Promise<Answer> {
   if (failed !== undefined || again !== undefined) throw new Problem(400, 'lease is missing')
   const job = await readJob(c.req.raw, deps)
   const [{ id, disposition }] = await Promise.all([
@@ -113,7 +113,7 @@ async function putBack(
     queue.countFailure().catch(() => {}),
   ])
   client.failed()
-  return jsonResponse(201, JSON.stringify({ id, disposition }))
+  return jsonAnswer(201, JSON.stringify({ id, disposition }))
 }
 
 /** Renews the lease, and notes progress and lines of the log. */
@@ -121,7 +121,7 @@ function renewJob(
   c: RouteContext,
   deps: GatewayDeps,
   query: ParameterValues<typeof RENEWING>,
-): Promise<Response> {
+): Promise<Answer> {
   const name = queueName(c)
   const client = WorkingClient.of(c, deps, name)
   return deps.queues.use(name, async (queue) => {
@@ -129,16 +129,13 @@ function renewJob(
     if (!leased) throw new Problem(400, 'lease is missing')
     const { job } = leased
     const lease = query.lease ?? leased.lease
-    const { values, texts } = await readMembers(c.req.raw, deps, NEWS)
+    const { values, texts } = await readMembers(c.req.raw, deps, RENEWAL_BODY)
     const progress = texts.get('progress')
     checkProgress(progress)
-    const renewal = await job.renew(lease)
-    if (renewal === 'held') client.renewed(job, lease)
-    else client.ended(job, { failed: false })
-    if (renewal === 'lost') throw leaseLost(job.id)
-    const cancelled = renewal === 'cancelled'
-    if (!cancelled && progress !== undefined) await job.progress(JsonText.parse(progress))
-    if (!cancelled) await job.log(...[values.log ?? []].flat())
-    return jsonResponse(200, JSON.stringify({ left: cancelled ? 0 : inSeconds(lease), cancelled }))
+    const renewal = await client.renew(job, lease)
+    const answer = renewalText(job, lease, renewal)
+    if (renewal === 'held' && progress !== undefined) await job.progress(JsonText.parse(progress))
+    if (renewal === 'held') await job.log(...[values.log ?? []].flat())
+    return jsonAnswer(200, answer)
   })
 }

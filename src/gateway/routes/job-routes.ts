@@ -2,11 +2,12 @@ import { RemoteError, RemovedError } from '../../errors.ts'
 import type { Job, JobStatus, RedisQueue } from '../../queue/index.ts'
 import type { GatewayDeps } from '../deps.ts'
 import type { RouteContext } from '../env.ts'
+import { isFinished } from '../events/job-feed.ts'
+import { type Answer, emptyAnswer, jsonAnswer } from '../http/answer.ts'
 import { jobMembers } from '../http/job-text.ts'
 import { objectText } from '../http/json.ts'
 import { queueName } from '../http/names.ts'
 import type { ParameterValues } from '../http/parameters.ts'
-import { emptyResponse, jsonResponse } from '../http/responses.ts'
 import { waitHasEnded, waitOf, waitParameter, whileWanted } from '../http/waiting.ts'
 import { type JobView, jobView } from '../overview/job-view.ts'
 import { Problem } from '../problem.ts'
@@ -49,7 +50,7 @@ export const JOB_ROUTES: readonly Route[] = [
     handle: (c, deps) =>
       change(c, deps, async (queue, id) => {
         if (!(await queue.cancel(id))) throw new Problem(409, 'job has finished', { id })
-        return jsonResponse(200, JSON.stringify({ id, response: 'cancelled' }))
+        return jsonAnswer(200, JSON.stringify({ id, response: 'cancelled' }))
       }),
   }),
   route({
@@ -63,7 +64,7 @@ export const JOB_ROUTES: readonly Route[] = [
     handle: (c, deps) =>
       change(c, deps, async (queue, id) => {
         if (!(await queue.retry(id))) throw new Problem(409, 'job has not finished', { id })
-        return jsonResponse(200, JSON.stringify({ id, response: 'retried' }))
+        return jsonAnswer(200, JSON.stringify({ id, response: 'retried' }))
       }),
   }),
   route({
@@ -77,7 +78,7 @@ export const JOB_ROUTES: readonly Route[] = [
     handle: (c, deps) =>
       change(c, deps, async (queue, id) => {
         if (!(await queue.remove(id))) throw noSuchJob()
-        return emptyResponse()
+        return emptyAnswer()
       }),
   }),
 ]
@@ -94,8 +95,8 @@ function noSuchJob(): Problem {
 function change(
   c: RouteContext,
   deps: GatewayDeps,
-  run: (queue: RedisQueue, id: string) => Promise<Response>,
-): Promise<Response> {
+  run: (queue: RedisQueue, id: string) => Promise<Answer>,
+): Promise<Answer> {
   const name = queueName(c)
   return deps.queues.use(name, async (queue) => {
     const status = await queue.status(idOf(c))
@@ -105,33 +106,47 @@ function change(
 }
 
 /** The state of a job. With `wait`, when it has finished, or at the end of the wait. */
-function getJob(
-  c: RouteContext,
-  deps: GatewayDeps,
-  query: ParameterValues<typeof WAITING>,
-): Promise<Response> {
+function getJob(c: RouteContext, deps: GatewayDeps, query: ParameterValues<typeof WAITING>): Promise<Answer> {
   const name = queueName(c)
   const wait = waitOf(c, query, deps)
   const { queues } = deps
   const answer = async (queue: RedisQueue) => {
-    const job = await queue.job(idOf(c))
-    if (!job) throw noSuchJob()
-    if (wait > 0) await finished(c, deps, job, wait)
-    const status = await job.status()
+    const status = await (wait > 0 ? finishedStatus(c, deps, queue, wait) : queue.status(idOf(c)))
     if (!status) throw noSuchJob()
-    return jsonResponse(200, statusText(name, status, await jobView(deps.facts, queue, status)))
+    return jsonAnswer(200, statusText(name, status, await jobView(deps.overviewSources, queue, status)))
   }
   return wait > 0 ? queues.wait(name, answer) : queues.use(name, answer)
 }
 
-/** Resolves when the job has finished, or its outcome is not waited for any more. */
-async function finished(c: RouteContext, deps: GatewayDeps, job: Job, wait: number): Promise<void> {
-  try {
-    await whileWanted(c.req.raw, deps.lifecycle, (signal) => job.result({ timeout: wait, signal }))
-  } catch (error) {
-    const hasEnded = error instanceof RemoteError || error instanceof RemovedError
-    if (!hasEnded && !waitHasEnded(error)) throw error
+/**
+ * The state of a job when it has finished, or at the end of the wait. When a run has ended and the next one of the same id has
+ * begun, as of jobs that are posted under one `uniq`, that one is waited for.
+ */
+async function finishedStatus(
+  c: RouteContext,
+  deps: GatewayDeps,
+  queue: RedisQueue,
+  wait: number,
+): Promise<JobStatus | undefined> {
+  const until = deps.clock.now() + wait
+  for (;;) {
+    const job = await queue.job(idOf(c))
+    const left = until - deps.clock.now()
+    const isOver = !job || left <= 0 || !(await hasEnded(c, deps, job, left))
+    const status = await job?.status()
+    if (isOver || !status || isFinished(status)) return status
   }
+}
+
+/** Resolves when a run of the job has ended, or, with false, when its outcome is not waited for any more. */
+async function hasEnded(c: RouteContext, deps: GatewayDeps, job: Job, wait: number): Promise<boolean> {
+  try {
+    await whileWanted(c, deps.lifecycle, (signal) => job.result({ timeout: wait, signal }))
+  } catch (error) {
+    if (waitHasEnded(error)) return false
+    if (!(error instanceof RemoteError || error instanceof RemovedError)) throw error
+  }
+  return true
 }
 
 function statusText(queue: string, status: JobStatus, { why, due, runner }: JobView): string {
@@ -143,12 +158,12 @@ function statusText(queue: string, status: JobStatus, { why, due, runner }: JobV
   })
 }
 
-function getLog(c: RouteContext, deps: GatewayDeps): Promise<Response> {
+function getLog(c: RouteContext, deps: GatewayDeps): Promise<Answer> {
   const name = queueName(c)
   return deps.queues.use(name, async (queue) => {
     const id = idOf(c)
     const lines = await queue.logs(id)
     if (lines.length === 0 && !(await queue.status(id))) throw noSuchJob()
-    return jsonResponse(200, JSON.stringify({ id, log: lines }))
+    return jsonAnswer(200, JSON.stringify({ id, log: lines }))
   })
 }

@@ -5,13 +5,13 @@ import type { Done, Peek, TokenLease } from '../../locker/index.ts'
 import type { GatewayDeps } from '../deps.ts'
 import { inSeconds } from '../duration.ts'
 import type { RouteContext } from '../env.ts'
+import { type Answer, emptyAnswer, jsonAnswer } from '../http/answer.ts'
 import { handOver } from '../http/hand-over.ts'
 import { checkProgress, objectText, readJson, readMembers, textOf } from '../http/json.ts'
 import { leaseParameter, MAX_LEASE } from '../http/lease.ts'
 import { checkedKey } from '../http/names.ts'
 import { duration, type ParameterValues } from '../http/parameters.ts'
 import { errorOf } from '../http/reason.ts'
-import { emptyResponse, jsonResponse } from '../http/responses.ts'
 import { waitHasEnded, waitOf, waitParameter, whileWanted } from '../http/waiting.ts'
 import { lockView } from '../overview/key-views.ts'
 import { RECENT } from '../overview/recent-answers.ts'
@@ -35,9 +35,9 @@ const KEEPING = { ttl: duration('How long the outcome is kept.', { max: MAX_TTL 
 
 const RENEWING = { lease: leaseParameter('Duration of the lease from now on. As before if it is absent.') }
 
-const NEWS = z.strictObject({ progress: z.json().optional() })
+const RENEWAL_BODY = z.strictObject({ progress: z.json().optional() })
 
-const LEASE = { 'X-Lease': 'The lease of the key.' }
+const LEASE = { 'X-Lease': 'The lease of the key, whole, as the claim gave it.' }
 const LOST = 'The lease is over: `lease lost`.'
 
 const WORK = { scope: 'work', effect: 'changes', headers: LEASE } as const
@@ -115,7 +115,7 @@ export const LOCK_ROUTES: readonly Route[] = [
     path: '/locks/:key',
     summary: 'Renews the lease of a key, and shows progress.',
     query: RENEWING,
-    body: { description: 'Progress: any JSON.', schema: NEWS },
+    body: { description: 'Progress: any JSON.', schema: RENEWAL_BODY },
     answers: { 200: '`{ left }`, in seconds.', 409: LOST },
     handle: renew,
   }),
@@ -127,14 +127,16 @@ function lockKey({ req }: RouteContext): string {
 }
 
 /** The state of a key. Times are in seconds. */
-async function peekKey(c: RouteContext, deps: GatewayDeps): Promise<Response> {
-  const { locker, facts } = deps
+async function peekKey(c: RouteContext, deps: GatewayDeps): Promise<Answer> {
+  const { locker, overviewSources } = deps
   const key = lockKey(c)
   const { status, lock, value }: Peek = await locker.peek(key)
   // Nobody waits for a result that is there, unless it is being replaced.
   const isAwaited = lock !== undefined || status === 'free'
   const record = recordOf(key, deps)
-  const view = isAwaited && lockView(await facts.answers.notOlderThan(RECENT), facts.prefix, record, lock)
+  const view =
+    isAwaited &&
+    lockView(await overviewSources.answers.notOlderThan(RECENT), overviewSources.prefix, record, lock)
   const answer = {
     ...view,
     key,
@@ -152,7 +154,7 @@ async function peekKey(c: RouteContext, deps: GatewayDeps): Promise<Response> {
       stale: inSeconds(value.staleLeft),
     },
   }
-  return jsonResponse(200, JSON.stringify(answer))
+  return jsonAnswer(200, JSON.stringify(answer))
 }
 
 /** The outcome of whoever computes the key, never a lease. */
@@ -160,18 +162,18 @@ async function waitForKey(
   c: RouteContext,
   deps: GatewayDeps,
   query: ParameterValues<typeof WAITING>,
-): Promise<Response> {
+): Promise<Answer> {
   const key = lockKey(c)
   const wait = waitOf(c, query, deps)
-  const result = await whileWanted(c.req.raw, deps.lifecycle, (signal) =>
+  const result = await whileWanted(c, deps.lifecycle, (signal) =>
     unlessWaitEnds(() => deps.locker.wait(key, { signal, timeout: Math.max(wait, CLAIM_WITHIN) })),
   )
   if (result === WAIT_ENDED) throw new Problem(504, 'timeout', { detail: 'There is no outcome yet' })
-  return doneResponse(result)
+  return doneAnswer(result)
 }
 
-function doneResponse(result: unknown): Response {
-  return jsonResponse(200, objectText({ status: '"done"', result: textOf(result) }))
+function doneAnswer(result: unknown): Answer {
+  return jsonAnswer(200, objectText({ status: '"done"', result: textOf(result) }))
 }
 
 const WAIT_ENDED: unique symbol = Symbol('the wait has ended')
@@ -191,16 +193,16 @@ async function claimKey(
   c: RouteContext,
   deps: GatewayDeps,
   query: ParameterValues<typeof CLAIMING>,
-): Promise<Response> {
+): Promise<Answer> {
   const key = lockKey(c)
   const ticket = await claimed(c, deps, key, query.lease, waitOf(c, query, deps))
   if (ticket === WAIT_ENDED)
     throw new Problem(423, 'locked', { detail: 'The wait has ended before the key was free' })
-  if (ticket.status === 'done') return doneResponse(ticket.result)
+  if (ticket.status === 'done') return doneAnswer(ticket.result)
   const { fence, token, lease } = ticket
   deps.clients.holdings.holdsKey({ key, record: recordOf(key, deps), fence, lease })
-  const answer = JSON.stringify({ status: 'locked', fence, lease: token })
-  const { response, sent } = await handOver(c, answer, { 'x-lease': token })
+  const text = JSON.stringify({ status: 'locked', fence, lease: token })
+  const { answer, sent } = await handOver(c, text, { 'x-lease': token })
   const settle = async () => {
     if (await sent) return
     // If the store does not answer, the lease ends by itself.
@@ -208,7 +210,7 @@ async function claimKey(
     keyEnded(ticket, deps)
   }
   void deps.lifecycle.track(settle)
-  return response
+  return answer
 }
 
 async function claimed(
@@ -220,7 +222,7 @@ async function claimed(
 ): Promise<TokenLease | Done<unknown> | typeof WAIT_ENDED> {
   // A claim has no answer of its own that another has the lease: it waits.
   if (wait === 0 && (await locker.peek(key)).status === 'locked') return WAIT_ENDED
-  return await whileWanted(c.req.raw, lifecycle, (signal) =>
+  return await whileWanted(c, lifecycle, (signal) =>
     unlessWaitEnds(() =>
       locker.request(key, { renew: false, lease, signal, timeout: Math.max(wait, CLAIM_WITHIN) }),
     ),
@@ -258,29 +260,29 @@ function leaseOf(c: RouteContext, { locker }: GatewayDeps): TokenLease {
 type KeepingQuery = ParameterValues<typeof KEEPING>
 
 /** The body is the result. */
-async function publish(c: RouteContext, deps: GatewayDeps, { ttl }: KeepingQuery): Promise<Response> {
+async function publish(c: RouteContext, deps: GatewayDeps, { ttl }: KeepingQuery): Promise<Answer> {
   const lease = leaseOf(c, deps)
   const result = await readJson(c.req.raw, deps)
   if (!result) throw new Problem(400, 'result is missing')
   await lease.publish(result, { ttl })
   keyEnded(lease, deps)
-  return emptyResponse()
+  return emptyAnswer()
 }
 
 /** The body is the reason. */
-async function fail(c: RouteContext, deps: GatewayDeps, { ttl }: KeepingQuery): Promise<Response> {
+async function fail(c: RouteContext, deps: GatewayDeps, { ttl }: KeepingQuery): Promise<Answer> {
   const lease = leaseOf(c, deps)
   await lease.fail(errorOf(await readJson(c.req.raw, deps)), { ttl })
   keyEnded(lease, deps)
-  return emptyResponse()
+  return emptyAnswer()
 }
 
 /** Another client may have the key. */
-async function release(c: RouteContext, deps: GatewayDeps): Promise<Response> {
+async function release(c: RouteContext, deps: GatewayDeps): Promise<Answer> {
   const lease = leaseOf(c, deps)
   await lease.release()
   keyEnded(lease, deps)
-  return emptyResponse()
+  return emptyAnswer()
 }
 
 /** Renews the lease, and shows progress. */
@@ -288,10 +290,10 @@ async function renew(
   c: RouteContext,
   deps: GatewayDeps,
   query: ParameterValues<typeof RENEWING>,
-): Promise<Response> {
+): Promise<Answer> {
   const held = leaseOf(c, deps)
   const lease = query.lease ?? Math.min(held.lease, MAX_LEASE)
-  const { texts } = await readMembers(c.req.raw, deps, NEWS)
+  const { texts } = await readMembers(c.req.raw, deps, RENEWAL_BODY)
   const progress = texts.get('progress')
   checkProgress(progress)
   if (!(await held.renew(lease))) {
@@ -301,5 +303,5 @@ async function renew(
   const { key, fence } = held
   deps.clients.holdings.holdsKey({ key, record: recordOf(key, deps), fence, lease }, progress)
   if (progress !== undefined) await held.progress(JsonText.parse(progress))
-  return jsonResponse(200, JSON.stringify({ left: inSeconds(lease) }))
+  return jsonAnswer(200, JSON.stringify({ left: inSeconds(lease) }))
 }

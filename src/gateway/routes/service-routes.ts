@@ -2,11 +2,11 @@ import { z } from 'zod'
 import type { JsonText } from '../../kernel/codec/json-text.ts'
 import type { GatewayDeps } from '../deps.ts'
 import type { RouteContext } from '../env.ts'
+import { type Answer, jsonAnswer } from '../http/answer.ts'
 import { eventStream } from '../http/event-stream.ts'
-import { readJson, textOf } from '../http/json.ts'
+import { elementTexts, readJson, textOf } from '../http/json.ts'
 import { nameInPath } from '../http/names.ts'
 import { count, duration, flag, type ParameterValues } from '../http/parameters.ts'
-import { jsonResponse } from '../http/responses.ts'
 import { waitOf, waitParameter, whileWanted } from '../http/waiting.ts'
 import {
   callService,
@@ -59,19 +59,19 @@ async function call(
   c: RouteContext,
   deps: GatewayDeps,
   query: ParameterValues<typeof CALLING>,
-): Promise<Response> {
+): Promise<Answer> {
   const names = { service: nameInPath(c, 'service'), event: nameInPath(c, 'event') }
   const args = argumentsOf(await readJson(c.req.raw, deps))
-  const terms = { ...names, ...query, args, wait: waitOf(c, query, deps) }
-  if (query.stream) return streamReply(c, deps, terms)
-  const text = await whileWanted(c.req.raw, deps.lifecycle, (signal) => callService(deps, terms, signal))
-  return jsonResponse(200, text)
+  const serviceCall = { ...names, ...query, args, wait: waitOf(c, query, deps) }
+  if (query.stream) return streamReply(c, deps, serviceCall)
+  const text = await whileWanted(c, deps.lifecycle, (signal) => callService(deps, serviceCall, signal))
+  return jsonAnswer(200, text)
 }
 
 /** A call that fails is told as the event `error`. A client that goes ends it. */
-function streamReply(c: RouteContext, deps: GatewayDeps, terms: ServiceCall): Response {
+function streamReply(c: RouteContext, deps: GatewayDeps, serviceCall: ServiceCall): Answer {
   return eventStream(c, deps, async (stream) => {
-    const chunks = streamService(deps, terms, stream.signal)
+    const chunks = streamService(deps, serviceCall, stream.signal)
     void stream.ended.then(() => chunks.return())
     for await (const chunk of chunks) {
       if (stream.isOver) return
@@ -83,9 +83,9 @@ function streamReply(c: RouteContext, deps: GatewayDeps, terms: ServiceCall): Re
 }
 
 /** @throws Problem 400 */
-function argumentsOf(body: JsonText | undefined): unknown[] {
-  const value = body ? body.value : []
-  if (Array.isArray(value) && value.length <= MAX_ARGUMENTS) return value
+function argumentsOf(body: JsonText | undefined): string[] {
+  const texts = elementTexts(body?.text ?? '[]')
+  if (texts && texts.length <= MAX_ARGUMENTS) return texts
   throw new Problem(400, 'invalid arguments', {
     detail: `Expected an array of at most ${MAX_ARGUMENTS} arguments`,
     ran: 'no',

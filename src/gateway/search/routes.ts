@@ -3,14 +3,13 @@ import { noteAction } from '../clients/audit.ts'
 import type { GatewayDeps } from '../deps.ts'
 import { inSeconds } from '../duration.ts'
 import type { RouteContext } from '../env.ts'
+import { type Answer, jsonAnswer } from '../http/answer.ts'
 import { objectText, textOf } from '../http/json.ts'
 import { queueName } from '../http/names.ts'
 import { count, flag, name, type ParameterValues, text, word } from '../http/parameters.ts'
-import { jsonResponse } from '../http/responses.ts'
 import { Problem } from '../problem.ts'
 import { type Route, route } from '../routes/route.ts'
 import { type ScanBounds, type ScanPosition, type SearchedState, STATES, scanJobs } from './job-scan.ts'
-import { scansOf } from './scans.ts'
 
 /** Jobs of one page. */
 const MAX_PAGE = 100
@@ -103,20 +102,20 @@ function search(
   c: RouteContext,
   deps: GatewayDeps,
   { cursor, limit = DEFAULT_PAGE, ...query }: ParameterValues<typeof SEARCHING>,
-): Promise<Response> {
+): Promise<Answer> {
   const filter = filterOf(query, STATES)
   const from = positionOf(cursor)
   const bounds = { ...SEARCH, found: limit }
   return deps.queues.use(queueName(c), async (queue) => {
-    const { jobs, scanned, next } = await scansOf(deps).run(() =>
-      scanJobs(queue, filter, from, bounds, jobText, c.req.raw.signal),
+    const { jobs, scanned, next } = await deps.scans.run(() =>
+      scanJobs(queue, filter, from, bounds, listedJobText, c.req.raw.signal),
     )
     const answer = objectText({
       jobs: `[${jobs.join(',')}]`,
       scanned: String(scanned),
       cursor: next ? `"${next.state}-${next.offset}"` : 'null',
     })
-    return jsonResponse(200, answer)
+    return jsonAnswer(200, answer)
   })
 }
 
@@ -129,7 +128,7 @@ function positionOf(cursor: string | undefined): ScanPosition {
 }
 
 /** A job of a page. In the place of a long payload stands its length. */
-function jobText({
+function listedJobText({
   id,
   command,
   state,
@@ -160,7 +159,7 @@ async function act(
   c: RouteContext,
   deps: GatewayDeps,
   { expect, dry = false, ...query }: ParameterValues<typeof ACTING>,
-): Promise<Response> {
+): Promise<Answer> {
   const action = ACTIONS[c.req.param('action') ?? '']
   if (!action || !Object.hasOwn(ACTIONS, c.req.param('action') ?? ''))
     throw new Problem(404, 'no such action')
@@ -170,18 +169,18 @@ async function act(
     throw new Problem(400, 'invalid parameter', { detail: 'Expected `expect`, or `dry`' })
   return await deps.queues.use(queueName(c), async (queue) => {
     const start = { state: 0, offset: 0 }
-    const { jobs, scanned, next } = await scansOf(deps).run(() =>
+    const { jobs, scanned, next } = await deps.scans.run(() =>
       scanJobs(queue, filter, start, ACT, ({ id }) => id, c.req.raw.signal),
     )
     const ids = [...new Set(jobs)]
     const matched = ids.length
     const complete = next === undefined
-    if (dry) return jsonResponse(200, JSON.stringify({ matched, scanned, complete }))
+    if (dry) return jsonAnswer(200, JSON.stringify({ matched, scanned, complete }))
     if (matched !== expect)
       throw new Problem(409, 'count differs', { detail: `${matched} jobs match, expected ${expect}` })
     const done = await changeAll(queue, ids, action.change)
     noteAction(c, { count: done })
-    return jsonResponse(200, JSON.stringify({ matched, done, failed: matched - done, complete }))
+    return jsonAnswer(200, JSON.stringify({ matched, done, failed: matched - done, complete }))
   })
 }
 

@@ -3,7 +3,7 @@ import type { Socket } from 'node:net'
 import { Command } from 'ioredis'
 import { messageOf } from '../codec/codec.ts'
 import { assertTransition, type Transitions } from '../collections.ts'
-import { atEndOfTick, type Pending } from '../time.ts'
+import { atEndOfTurn, type Pending } from '../time.ts'
 import type { Server, ServerCall } from './server.ts'
 
 /** The commands that requests send. */
@@ -54,7 +54,7 @@ export class OneConnectionCommand extends Command {
     const bytes = encodeCommand(this.name, this.args as readonly (string | Buffer)[])
     const written = this.#owner.mayWrite(this, socket, bytes.length)
     this.socket = written ? socket : undefined
-    corkUntilEndOfTick(socket)
+    corkUntilEndOfTurn(socket)
     return written ? bytes : PLACEHOLDER
   }
 }
@@ -82,11 +82,11 @@ function encodeCommand(name: string, args: readonly (string | Buffer)[]): string
   return bytes
 }
 
-/** Everything that one tick writes to a socket is sent by one system call: one per command costs more than the command. */
-function corkUntilEndOfTick(socket: Socket): void {
+/** Everything that one turn writes to a socket is sent by one system call: one per command costs more than the command. */
+function corkUntilEndOfTurn(socket: Socket): void {
   if (socket.writableCorked > 0) return
   socket.cork()
-  atEndOfTick(() => socket.uncork())
+  atEndOfTurn(() => socket.uncork())
 }
 
 type Argument = string | Buffer

@@ -1,6 +1,6 @@
 import type { UnavailableError } from '../../errors.ts'
 import { assertTransition, TransientMap, type Transitions } from '../collections.ts'
-import { atEndOfTick, rootContext } from '../time.ts'
+import { atEndOfTurn, rootContext } from '../time.ts'
 import type { RedisServerClient } from './client.ts'
 import { isErrorReply, OUTAGE_REPLY, refusedError } from './diagnosis.ts'
 
@@ -124,12 +124,12 @@ class Channel {
 }
 
 /**
- * Channels that layers add to the subscription of a process, and remove again. The changes of one tick are sent together, at
+ * Channels that layers add to the subscription of a process, and remove again. The changes of one turn are sent together, at
  * its end. After a reconnection all channels are subscribed again, in the same command as the inbox unless they are too many.
  */
 export class Channels {
   readonly #channels = new TransientMap<string, Channel>()
-  /** Channels that got or lost a listener in this tick. */
+  /** Channels that got or lost a listener in this turn. */
   #changed = new Set<Channel>()
   /** The client of the subscription, while that is established. Written by {@link onUp} and {@link onDown}. */
   #client: RedisServerClient | undefined
@@ -157,10 +157,10 @@ export class Channels {
     const isFirst = this.#changed.size === 0
     this.#changed.add(channel)
     if (!isFirst) return
-    atEndOfTick(() => {
+    atEndOfTurn(() => {
       const changed = [...this.#changed]
       this.#changed = new Set()
-      // The end of the tick may have been brought forward by user code.
+      // The end of the turn may have been brought forward by user code.
       rootContext.run(() => this.#update(changed))
     })
   }

@@ -1,4 +1,5 @@
 import { ExpiringMap, InMemoryHub, MemoryBudget } from '../../kernel/in-memory-store.ts'
+import { MAX_LOG_LINES } from '../../kernel/keys.ts'
 import { type Clock, wallMicros } from '../../kernel/time.ts'
 import type { JobRecord } from './model/job-record.ts'
 import { type ModelAttempt, QueueModel } from './model/queue-model.ts'
@@ -10,6 +11,8 @@ import type { QueueTotals } from './totals.ts'
 export type TransitionNumbers = Pick<TransitionContext, 'micros' | 'highestFence' | 'batchIndex'>
 
 export interface BrokerOptions {
+  /** Of the queue. */
+  name: string
   clock: Clock
   /** Delivers a message: calls it at once or later. */
   deliver(message: () => void): void
@@ -45,8 +48,6 @@ export interface BrokerClient {
   readonly watchers: Set<(event: string) => void>
 }
 
-/** Most lines of a job's log. */
-const LOG_LINES = 1000
 /** How long a log is kept after its last line, ms. */
 const LOG_TTL = 24 * 60 * 60_000
 
@@ -67,6 +68,11 @@ export class InMemoryBroker {
     this.#logs = new ExpiringMap<JobLog>(options.clock, this.#budget)
     this.hub = new InMemoryHub(options.deliver)
     this.model.state.onTouched = (job) => this.#touched.add(job)
+  }
+
+  /** Of the queue. */
+  get name(): string {
+    return this.#options.name
   }
 
   get now(): number {
@@ -144,7 +150,7 @@ export class InMemoryBroker {
     if (!job?.isHeldBy(worker, fence)) return
     const fresh = added.slice(job.acceptLogLines(before, added.length))
     if (fresh.length === 0) return
-    const lines = [...this.readLog(id), ...fresh].slice(-LOG_LINES)
+    const lines = [...this.readLog(id), ...fresh].slice(-MAX_LOG_LINES)
     const bytes = lines.reduce((sum, { length }) => sum + length, 0)
     this.#logs.set(id, { lines, expiresAt: this.now + LOG_TTL }, bytes, false)
   }

@@ -4,6 +4,7 @@ import { ownedBytes } from '../../kernel/codec/binary.ts'
 import { DEFAULT_MAX_BYTES, MemoryBudget, sweeper } from '../../kernel/in-memory-store.ts'
 import { MAX_PARKED } from '../../kernel/keys.ts'
 import { type Clock, microtask, systemClock } from '../../kernel/time.ts'
+import { heldOptions, holderOf, parseHolder } from './holder.ts'
 import { type BrokerClient, InMemoryBroker, type JobLog } from './in-memory-broker.ts'
 import type { QueueLoad } from './load.ts'
 import type { JobRecord } from './model/job-record.ts'
@@ -28,6 +29,8 @@ import type {
   StallPolicy,
   Submission,
   SubmissionListener,
+  TakenAttempt,
+  TakeRequest,
   Termination,
   WorkerListener,
   WorkerRef,
@@ -91,6 +94,7 @@ export class MemoryQueueStore {
     const found = this.#brokers.get(queue)
     if (found) return found
     const broker = new InMemoryBroker({
+      name: queue,
       clock: this.clock,
       deliver: (message) => this.#deliver(message),
       maxParked: this.#maxParked,
@@ -165,14 +169,28 @@ export class InMemoryQueueClient implements QueueStore {
     { nonce, command }: WorkerRef,
     slots: number,
     listener: WorkerListener,
+    _within?: number,
+    former?: number,
   ): Promise<Assignment> {
     this.#client.listeners.set(nonce, listener)
     this.#client.workers.add(nonce)
     const worker = this.inbox + nonce
-    const assigned = this.#broker.apply((model, context) =>
-      model.setCapacity(worker, command, slots, context),
+    return this.#broker.apply((model, context) => model.setCapacity(worker, command, slots, former, context))
+  }
+
+  async take(request: TakeRequest): Promise<TakenAttempt | undefined> {
+    const addressOf = (attempt: TakenAttempt) => {
+      const options = heldOptions(attempt.options)
+      return this.#address(holderOf({ ...request, ...attempt, options, queue: this.#broker.name }))
+    }
+    return this.#broker.apply((model, context) =>
+      model.take(request.command, request.lease, addressOf, context),
     )
-    return { assigned, more: false }
+  }
+
+  async findTaken({ command, secret }: TakeRequest): Promise<AttemptRef | undefined> {
+    const found = this.#broker.apply((model, { now }) => model.findTaken(secret, now))
+    return found && { ...found, worker: parseHolder(command, found.worker) }
   }
 
   async removeWorker({ nonce, command }: WorkerRef, within: number): Promise<void> {

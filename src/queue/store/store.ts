@@ -1,7 +1,32 @@
+import type {
+  Assignment,
+  AttemptOutcome,
+  AttemptRef,
+  FinishReply,
+  Renewal,
+  Retention,
+  TakenAttempt,
+  TakeRequest,
+  WorkerListener,
+  WorkerRef,
+} from './attempts.ts'
 import type { Counts, JobState } from './counts.ts'
 import type { QueueLoad } from './load.ts'
 import type { QueueTotals } from './totals.ts'
 
+export type {
+  Assignment,
+  AttemptOutcome,
+  AttemptRef,
+  Delivery,
+  FinishReply,
+  Renewal,
+  Retention,
+  TakenAttempt,
+  TakeRequest,
+  WorkerListener,
+  WorkerRef,
+} from './attempts.ts'
 export type { Counts, JobState } from './counts.ts'
 
 /** How long a job that has not finished is kept, ms: counted from when it became ready, or from the end of its delay. */
@@ -103,90 +128,6 @@ export type OutcomeReply =
   /** The record does not exist any more; its outcome is not known. */
   | { status: 'gone' }
 
-/** An attempt that is assigned to a worker. */
-export interface Delivery {
-  id: string
-  fence: number
-  generation: number
-  /** Attempts of this generation that failed before. */
-  failures: number
-  /** Attempts of this generation whose worker was lost before. */
-  stalls: number
-  /** ms for which the lease surely lasts, by the server's clock; 0: the attempt must be accepted before it may start. */
-  leaseLeft: number
-  options: string
-  /** Undefined when it is too long for a message: `readPayload` returns it. */
-  payload: string | undefined
-}
-
-/** Receives the messages to a worker. */
-export interface WorkerListener {
-  onDelivery(delivery: Delivery): void
-  /** The job of an attempt was cancelled or removed. */
-  onCancelled(id: string, fence: number): void
-  /** A job falls due in `ms`. */
-  onDue(ms: number): void
-  /** The store may not know this worker any more, or messages were missed: the worker must set its capacity again. */
-  onCapacityRequested(): void
-}
-
-/** A worker: one command in one process. */
-export interface WorkerRef {
-  nonce: string
-  command: string
-  /** Id of the inbox of its process; absent: that of this process. */
-  inbox?: string
-}
-
-/** What a worker was assigned by the step that set its capacity. */
-export interface Assignment {
-  /** Number of the deliveries to it that are on their way. */
-  assigned: number
-  /** Jobs are ready that one step could not assign: its slots are not used up, and it is asked for its capacity again. */
-  more: boolean
-}
-
-/** An attempt, as its worker names it. */
-export interface AttemptRef {
-  worker: WorkerRef
-  id: string
-  fence: number
-}
-
-/** What became of a lease. 'lost': it was not held any more. 'cancelled': the job has ended under this fence. */
-export type Renewal = 'held' | 'lost' | 'cancelled'
-
-/**
- * What became of a report of how an attempt ended. 'accepted': that is how it ended. 'repeated': it was accepted before, with the
- * same result or failure. 'lost': the attempt was not held any more, or has ended in another way.
- */
-export type FinishReply = 'accepted' | 'repeated' | 'lost'
-
-/** Finished jobs that are kept for being listed. */
-export interface Retention {
-  /** At most so many of the queue; 0 keeps none. */
-  count: number
-  /** For so long, ms. */
-  age: number
-}
-
-/** How an attempt ended. */
-export interface AttemptOutcome extends AttemptRef {
-  /** 'retry': it failed and is run again. 'requeue': it was given back unfinished. */
-  kind: 'value' | 'error' | 'retry' | 'requeue'
-  /** The encoded result or failure. */
-  bytes: Buffer
-  /** How long it is served to later submissions, ms. */
-  ttl: number
-  /** How long it stays readable to those who waited, ms. */
-  outcomeRetention: number
-  /** Before the next attempt, ms. */
-  delay: number
-  retain: Retention
-  /** Whether the attempt's slot of its worker becomes free. */
-  releasesSlot: boolean
-}
-
 /** A job that is due: its delay, or the lease of its attempt, has ended. */
 export interface DueJob {
   id: string
@@ -261,8 +202,24 @@ export interface QueueStore {
   /** Takes a waiter off the record, then ends the job as `termination` says if that applies. */
   unpark(nonce: string, termination: Termination, within: number): Promise<void>
 
-  /** Sets how many jobs a worker can take now; the worker is known from then on. */
-  setCapacity(worker: WorkerRef, slots: number, listener: WorkerListener, within: number): Promise<Assignment>
+  /**
+   * Sets how many jobs a worker can take now; the worker is known from then on. `former`: the free slots that the call before has
+   * left to it, if they are known. The jobs that were delivered to it since take part of `slots`.
+   */
+  setCapacity(
+    worker: WorkerRef,
+    slots: number,
+    listener: WorkerListener,
+    within: number,
+    former?: number,
+  ): Promise<Assignment>
+  /** Gives the first ready job of a command to a holder at once; undefined: none is ready, or the command is paused. */
+  take(request: TakeRequest, within: number): Promise<TakenAttempt | undefined>
+  /**
+   * What a call of `take` that got no reply has taken; undefined: nothing, or it is not held any more. `age`: ms since the call, at
+   * least.
+   */
+  findTaken(request: TakeRequest, age: number, within: number): Promise<AttemptRef | undefined>
   /** Assigns nothing more to a worker. Resolves when all that was delivered to it has arrived. */
   removeWorker(worker: WorkerRef, within: number): Promise<void>
   /**

@@ -16,32 +16,32 @@ export interface TakerOptions {
 export interface TakerDeps {
   readonly clock: Clock
   readonly deadlines: Deadlines
-  /** How long a taker outlives its wait until it is known whether a job is ready for it, ms. */
+  /** How long a taker outlives its wait until its slot is withdrawn, ms. */
   readonly within: number
-  /** Its wait has passed, or it has outlived it for `within` ms. Ends the taker if no job is on its way to it. */
-  onDue(taker: Taker): void
+  /** Its wait has passed: its slot must be withdrawn. */
+  onLeaving(taker: Taker): void
+  /** Its slot was not withdrawn within `within` ms. Must end it. */
+  onOverdue(taker: Taker): void
   /** It has ended: with a job or without. */
   onLeft(taker: Taker): void
 }
 
 /**
- * One call of `take` that waits for a job.
+ * One call of `take`.
  *
- * | state | its time passes | a job, an error, or none is ready |
- * | --- | --- | --- |
- * | waiting, for `wait` ms | due | ended, but not because none is ready |
- * | due, for `within` ms: it ends as soon as the store has said that no job is ready for it | overdue | ended |
- * | overdue | | ended |
- * | ended | | |
- *
- * With `wait: 0` it is due from the beginning.
+ * | state | a job | no job | its wait passes | abort, close |
+ * | --- | --- | --- | --- | --- |
+ * | asking the store for a job that is ready | ended | waiting; ended, if its wait has passed | | ended |
+ * | waiting for a delivery, with a slot | ended | | leaving | ended |
+ * | leaving: its slot is being withdrawn, for `within` ms | ended | ended | | ended |
+ * | ended | goes back | | | |
  */
-type TakerState = 'waiting' | 'due' | 'overdue' | 'ended'
+type TakerState = 'asking' | 'waiting' | 'leaving' | 'ended'
 
 const TAKER_TRANSITIONS: Transitions<TakerState> = {
-  waiting: ['due', 'ended'],
-  due: ['overdue', 'ended'],
-  overdue: ['ended'],
+  asking: ['waiting', 'ended'],
+  waiting: ['leaving', 'ended'],
+  leaving: ['ended'],
   ended: [],
 }
 
@@ -49,28 +49,29 @@ export class Taker extends BaseWaiter {
   readonly command: string
   /** The lease of the job that it takes, ms. */
   readonly lease: number
-  /** The announcements that were sent after so many count it. Written by its TakingWorker. */
-  joinedAt = 0
-  /** Whether the store has accepted an announcement that counts it. Written by its TakingWorker. */
-  announced = false
+  /** How many announcements were sent before it was leaving: the next one withdraws its slot. Written by its TakingWorker. */
+  leftAt = 0
+  readonly #wait: number
   readonly #deps: TakerDeps
-  #state: TakerState
+  #state: TakerState = 'asking'
 
   constructor({ command, lease, wait, signal }: TakerOptions, deps: TakerDeps) {
-    super(
-      { key: command, timeout: wait === 0 ? deps.within : wait, signal },
-      deps.clock,
-      deps.deadlines,
-      false,
-    )
+    // Without a wait, it lasts as long as the store may take to answer.
+    const timeout = wait === 0 ? Number.POSITIVE_INFINITY : wait
+    super({ key: command, timeout, signal }, deps.clock, deps.deadlines, false)
     this.command = command
     this.lease = lease
+    this.#wait = wait
     this.#deps = deps
-    this.#state = wait === 0 ? 'due' : 'waiting'
   }
 
   get state(): TakerState {
     return this.#state
+  }
+
+  /** Whether it may wait for a job. */
+  get hasTime(): boolean {
+    return this.#wait > 0 && this.#deps.clock.now() < this.deadline
   }
 
   #enter(state: TakerState): void {
@@ -78,13 +79,19 @@ export class Taker extends BaseWaiter {
     this.#state = state
   }
 
+  /** It has a slot from now on. */
+  wait(): void {
+    this.#enter('waiting')
+  }
+
   expire(): void {
-    const { deadlines, within, onDue } = this.#deps
-    if (this.#state === 'waiting') {
-      this.#enter('due')
-      deadlines.add(this, within)
-    } else if (this.#state === 'due') this.#enter('overdue')
-    onDue(this)
+    const { deadlines, within, onLeaving, onOverdue } = this.#deps
+    if (this.#state === 'leaving') return onOverdue(this)
+    // It ends with the reply that it waits for.
+    if (this.#state !== 'waiting') return
+    this.#enter('leaving')
+    deadlines.add(this, within)
+    onLeaving(this)
   }
 
   /** No job is ready for it. */
@@ -93,7 +100,7 @@ export class Taker extends BaseWaiter {
   }
 
   /** The store has not said in time whether a job is ready. */
-  failUnannounced(cause: unknown): void {
+  failUnanswered(cause: unknown): void {
     const message = 'It is not known whether a job is ready: the store does not answer'
     this.reject(new UnavailableError(message, { key: this.command, cause }))
   }

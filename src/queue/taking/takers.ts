@@ -3,7 +3,7 @@ import { Deadlines } from '../../kernel/time.ts'
 import type { EventReporter } from '../events.ts'
 import type { QueueContext } from '../options.ts'
 import type { QueueCensusItem } from '../store/census-item.ts'
-import type { Delivery } from '../store/store.ts'
+import type { TakenAttempt } from '../store/store.ts'
 import { assertNotAborted } from '../submitting/submission.ts'
 import type { DuePoller } from '../working/due-poller.ts'
 import { warnOfRefusal } from '../working/workers.ts'
@@ -42,7 +42,8 @@ export class Takers {
     this.#jobDeps = { open: () => deps.open(), events: deps.events, dueIn }
     this.#takerDeps = {
       ...{ clock, within, deadlines: new Deadlines(clock) },
-      onDue: (taker) => this.#workers.get(taker.command)?.onTakerDue(taker),
+      onLeaving: (taker) => this.#workers.get(taker.command)?.onTakerLeaving(taker),
+      onOverdue: (taker) => this.#workers.get(taker.command)?.onTakerOverdue(taker),
       onLeft: (taker) => this.#workers.get(taker.command)?.onTakerLeft(taker),
     }
     this.#hooks = {
@@ -75,22 +76,21 @@ export class Takers {
     assertNotAborted(command, options.signal)
     this.#usedAt = this.#context.clock.now()
     const taker = new Taker({ command, lease, wait, signal: options.signal }, this.#takerDeps)
-    const worker = this.#workers.get(command)
-    if (worker) worker.add(taker)
-    else this.#workers.set(command, this.#createWorker(taker))
+    const worker = this.#workers.get(command) ?? this.#createWorker(command)
+    worker.take(taker)
     return taker.promise as Promise<TakenJob | undefined>
   }
 
-  #createWorker(taker: Taker): TakingWorker {
-    const { command } = taker
+  #createWorker(command: string): TakingWorker {
     const announcementsFail = (error: unknown) => warnOfRefusal(this.#context, command, error)
     this.#context.connection?.warnIfUnreachable()
-    return new TakingWorker(command, this.#context, { ...this.#hooks, announcementsFail }, taker)
+    const worker = new TakingWorker(command, this.#context, { ...this.#hooks, announcementsFail })
+    this.#workers.set(command, worker)
+    return worker
   }
 
-  #hand(taker: Taker, token: TokenContent, delivery: Delivery, payload: string): boolean {
+  #hand(taker: Taker, token: TokenContent, { id, fence, options, payload }: TakenAttempt): boolean {
     if (taker.state === 'ended') return false
-    const { id, fence, options } = delivery
     const { command, attempt: number } = token
     this.#deps.events.started({ command, number, delivery: { id, fence } })
     this.#deps.duePoller.dueIn(taker.lease)

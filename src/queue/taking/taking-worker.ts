@@ -4,11 +4,13 @@ import { newId } from '../../kernel/keys.ts'
 import type { Timer } from '../../kernel/time.ts'
 import { acceptTimeout, MAX_CONCURRENCY, type QueueContext } from '../options.ts'
 import type { QueueCensusItem } from '../store/census-item.ts'
-import type { AttemptRef, Delivery, WorkerListener, WorkerRef } from '../store/store.ts'
+import type { AttemptRef, Delivery, TakenAttempt, WorkerListener, WorkerRef } from '../store/store.ts'
 import { outcomeOf, REQUEUE } from '../working/attempt-result.ts'
 import { CapacityAnnouncer } from '../working/capacity-announcer.ts'
+import { LostTakes } from './lost-takes.ts'
+import { PendingDeliveries } from './pending-deliveries.ts'
 import type { Taker } from './taker.ts'
-import { attemptOf, newToken, type TokenContent } from './token.ts'
+import { attemptOf, newSecret, type TokenContent, tokenOf } from './token.ts'
 
 /** What a worker of takers tells its queue. */
 export interface TakingWorkerHooks {
@@ -17,7 +19,7 @@ export interface TakingWorkerHooks {
   /** Several announcements of the capacity in a row have failed. */
   announcementsFail(error: unknown): void
   /** A job is held for a taker. Gives it to the taker; false: it has left. */
-  hand(taker: Taker, token: TokenContent, delivery: Delivery, payload: string): boolean
+  hand(taker: Taker, token: TokenContent, attempt: TakenAttempt): boolean
   /** Nobody has taken jobs for a while. */
   onIdle(worker: TakingWorker): void
 }
@@ -25,16 +27,19 @@ export interface TakingWorkerHooks {
 /** The worker is removed when it has had no taker for so long, ms. Most takers come again at once. */
 const IDLE_TIMEOUT = 60_000
 
-/** After an announcement that found no job, the next one that is not urgent comes so much later, ms. */
+/** After an announcement that found no job, takers that come within so long, ms, are announced together. */
 const QUIET_PAUSE = 20
 
 /**
- * Takes the jobs of one command for all takers of this process. Its capacity is the number of takers that wait, so many of
- * them cost one announcement.
+ * Takes the jobs of one command for all takers of this process.
  *
- * delivery → first taker that waits → accept by the store, which gives the job to the holder of a token → the taker has it
+ * 1. A taker asks the store for a job that is ready. Those of one turn are one call.
+ * 2. If there is none, it waits: the capacity of this worker is the number of takers that wait, so many of them cost one
+ *    announcement. delivery → first taker that waits → accept by the store, which gives the job to the holder of a token
  *
- * A delivery that finds no taker goes back at once: a taker has left while it was on its way.
+ * A delivery that finds no taker goes back at once: a taker has left while it was on its way. When the wait of a taker has
+ * passed, its slot is withdrawn before it is told that there is no job. So a job that is submitted after that is ready for the
+ * next taker, and not on its way to one that has left.
  */
 export class TakingWorker implements WorkerListener {
   readonly name: WorkerRef
@@ -42,39 +47,38 @@ export class TakingWorker implements WorkerListener {
   readonly #hooks: TakingWorkerHooks
   readonly #announcer: CapacityAnnouncer
   readonly #unlisten: () => void
-  /** Takers that no delivery has reached, in the order in which they came. */
-  readonly #waiting = new TransientSet<Taker>()
-  /** Deliveries that are being accepted or given back. */
+  /** Takers that wait or are leaving and that no delivery has reached, in the order in which they came. */
+  #waiting = new TransientSet<Taker>()
+  /** Takers that ask for a job that is ready. */
+  readonly #asking = new TransientSet<Taker>()
+  /** Jobs that are being asked for, accepted or given back. */
   readonly #handling = new TransientSet<Promise<void>>()
-  /** Number of announcements that were sent, and of those that are under way. */
+  readonly #lostTakes: LostTakes
+  readonly #deliveries: PendingDeliveries
+  /** Number of announcements that were sent. */
   #sent = 0
-  #underWay = 0
-  /** Deliveries that the replies to announcements told of and that have not arrived, until when they can be accepted. */
-  #expected = 0
-  #expectedUntil = Number.NEGATIVE_INFINITY
-  /** Deliveries that have arrived while an announcement was under way: its reply may tell of them. */
-  #early = 0
-  /** How often the subscription was restored: deliveries before that may be lost. */
-  #restored = 0
+  /** Number of the last announcement that the store has accepted. */
+  #accepted = 0
   /** When the last announcement found no job, by the clock, ms. */
   #quietSince = Number.NEGATIVE_INFINITY
   #lastFailure: unknown
   #usedAt: number
   #idleTimer: Timer | undefined
-  /** Runs while deliveries are expected. */
-  #lossTimer: Timer | undefined
   #closed = false
 
-  /** `first`: the taker that it is created for. */
-  constructor(command: string, context: QueueContext, hooks: TakingWorkerHooks, first: Taker) {
+  constructor(command: string, context: QueueContext, hooks: TakingWorkerHooks) {
+    const { clock, store, options } = context
     this.name = { nonce: newId(), command }
     this.#context = context
     this.#hooks = hooks
-    this.#usedAt = context.clock.now()
-    this.#waiting.add(first)
-    this.#unlisten = context.store.listen({ up: () => this.#onRestored(), down: () => {} })
+    this.#usedAt = clock.now()
+    this.#lostTakes = new LostTakes(context)
+    this.#deliveries = new PendingDeliveries(clock, acceptTimeout(options.lease), () =>
+      this.#announcer.request(),
+    )
+    this.#unlisten = store.listen({ up: () => this.#onRestored(), down: () => {} })
     this.#announcer = new CapacityAnnouncer({
-      clock: context.clock,
+      clock,
       announce: () => this.#announce(),
       onFailing: (error) => hooks.announcementsFail(error),
     })
@@ -95,16 +99,64 @@ export class TakingWorker implements WorkerListener {
     yield { ...common, kind: 'worker', concurrency: this.waiting, busy: 0, takes: true }
   }
 
-  /** Adds a taker that waits for a job. */
-  add(taker: Taker): void {
-    taker.announced = false
-    taker.joinedAt = this.#sent
+  /** Takes a job for a taker, now or later. */
+  take(taker: Taker): void {
+    this.#usedAt = this.#context.clock.now()
+    // While others wait with slots, no job is ready.
+    const { subscribed } = this.#context.store
+    if (taker.hasTime && this.#waiting.size > 0 && subscribed) this.#wait(taker)
+    else this.#handle(this.#ask(taker))
+  }
+
+  #handle(handling: Promise<void>): void {
+    this.#handling.add(handling)
+    void handling.finally(() => this.#handling.delete(handling))
+  }
+
+  /** Asks for a job that is ready. Never rejects. */
+  async #ask(taker: Taker): Promise<void> {
+    const { store, within, clock } = this.#context
+    const secret = newSecret()
+    const request = { command: this.name.command, secret, lease: Math.ceil(taker.lease) }
+    const sentAt = clock.now()
+    this.#asking.add(taker)
+    try {
+      const attempt = await store.take(request, within)
+      this.#asking.delete(taker)
+      if (attempt) await this.#give(taker, attempt, this.#tokenOf(attempt, secret))
+      else this.#waitOrEnd(taker)
+    } catch (error) {
+      this.#asking.delete(taker)
+      if (!(error instanceof UnavailableError)) taker.reject(error)
+      else if (taker.hasTime) this.#waitOrEnd(taker)
+      else taker.failUnanswered(error)
+      if (!(error instanceof UnavailableError) || error.sent) await this.#lostTakes.add(request, sentAt)
+    }
+  }
+
+  #tokenOf({ id, fence, failures, options }: Omit<TakenAttempt, 'payload'>, secret: string): TokenContent {
+    const { queue } = this.#context
+    return tokenOf({ queue, command: this.name.command, id, attempt: failures + 1, fence, secret }, options)
+  }
+
+  /** Gives a job to a taker that is held for it, or gives it back. */
+  async #give(taker: Taker, attempt: TakenAttempt, token: TokenContent): Promise<void> {
+    if (this.#closed) taker.close()
+    if (!this.#hooks.hand(taker, token, attempt)) await this.#giveBack(attemptOf(token))
+  }
+
+  #waitOrEnd(taker: Taker): void {
+    if (taker.state === 'ended') return
+    if (taker.hasTime) this.#wait(taker)
+    else taker.endWithoutJob()
+  }
+
+  /** Adds a taker that waits for a delivery. */
+  #wait(taker: Taker): void {
+    if (this.#closed) return taker.close()
+    taker.wait()
     this.#waiting.add(taker)
-    const { clock } = this.#context
-    this.#usedAt = clock.now()
-    // While no job is ready, takers that come one after the other are announced together.
-    const isQuiet = clock.now() - this.#quietSince < QUIET_PAUSE
-    if (isQuiet && taker.state === 'waiting') this.#announcer.request()
+    if (this.#context.clock.now() - this.#quietSince < QUIET_PAUSE) this.#announcer.request()
     else this.#announcer.announceNow()
   }
 
@@ -112,52 +164,30 @@ export class TakingWorker implements WorkerListener {
     const { store, within, clock } = this.#context
     // Jobs delivered without a subscription would be lost until their leases end. `up` announces again.
     if (!store.subscribed) throw this.#failed(new UnavailableError('Not subscribed yet'))
-    const free = Math.max(0, this.#waiting.size - this.#onTheirWay)
+    const slots = this.#uncovered()
     const number = ++this.#sent
-    const restored = this.#restored
-    this.#underWay++
     try {
-      const { assigned, more } = await store.setCapacity(
-        this.name,
-        Math.min(free, MAX_CONCURRENCY),
-        this,
-        within,
-      )
-      if (restored === this.#restored) this.#expect(assigned)
-      this.#quietSince = assigned === 0 ? clock.now() : Number.NEGATIVE_INFINITY
+      const former = this.#deliveries.onSent()
+      const assignment = await store.setCapacity(this.name, slots, this, within, former)
+      this.#deliveries.onAnnounced(slots, assignment)
+      this.#quietSince = assignment.assigned === 0 ? clock.now() : Number.NEGATIVE_INFINITY
       this.#lastFailure = undefined
-      this.#onAnnounced(number, more)
+      this.#accepted = Math.max(this.#accepted, number)
+      this.#endLeaving()
+      if (assignment.more) this.#announcer.announceNow()
     } catch (error) {
+      this.#deliveries.onFailed()
       throw this.#failed(error)
-    } finally {
-      this.#underWay--
-      if (this.#underWay === 0) this.#early = 0
     }
   }
 
-  /** A reply tells of deliveries. */
-  #expect(assigned: number): void {
-    const { clock, options } = this.#context
-    const arrived = Math.min(this.#early, assigned)
-    this.#early -= arrived
-    this.#expected = this.#onTheirWay + assigned - arrived
-    if (assigned === arrived) return
-    this.#expectedUntil = clock.now() + acceptTimeout(options.lease)
-    this.#lossTimer ??= clock.after(acceptTimeout(options.lease), this.#checkLoss, true)
-  }
-
-  /** Announces the takers anew that deliveries which were lost were meant for. */
-  readonly #checkLoss = (): void => {
-    const { clock } = this.#context
-    this.#lossTimer = undefined
-    if (this.#onTheirWay > 0)
-      this.#lossTimer = clock.after(this.#expectedUntil - clock.now(), this.#checkLoss, true)
-    else if (this.#expected > 0) this.#announcer.request()
-  }
-
-  /** Number of deliveries that are on their way, as far as replies tell. Those that take too long are lost. */
-  get #onTheirWay(): number {
-    return this.#context.clock.now() < this.#expectedUntil ? this.#expected : 0
+  /** The number of slots that takers need: those that wait, but for the first, whom deliveries will reach that are on their way. */
+  #uncovered(): number {
+    let uncovered = 0
+    let position = 0
+    for (const taker of this.#waiting)
+      if (position++ >= this.#deliveries.count && taker.state === 'waiting') uncovered++
+    return Math.min(uncovered, MAX_CONCURRENCY)
   }
 
   #failed(error: unknown): unknown {
@@ -165,48 +195,45 @@ export class TakingWorker implements WorkerListener {
     return error
   }
 
-  /** `more`: jobs are ready that one step could not assign. */
-  #onAnnounced(number: number, more: boolean): void {
-    const onTheirWay = this.#onTheirWay
+  /** Ends the takers whose slots were withdrawn, unless a delivery to them is on its way. */
+  #endLeaving(): void {
+    const { count } = this.#deliveries
     let position = 0
     for (const taker of this.#waiting) {
-      const isCovered = position++ < onTheirWay
-      if (taker.joinedAt >= number || more) continue
-      taker.announced = true
-      if (taker.state !== 'waiting' && !isCovered) taker.endWithoutJob()
+      const isCovered = position++ < count
+      if (isCovered || taker.state !== 'leaving' || !this.#isWithdrawn(taker)) continue
+      this.#waiting.delete(taker)
+      taker.endWithoutJob()
     }
-    if (more) this.#announcer.announceNow()
+  }
+
+  /** Whether the store has accepted an announcement that leaves the slot of a taker out. */
+  #isWithdrawn(taker: Taker): boolean {
+    return taker.leftAt < this.#accepted
   }
 
   /** The time of a taker has passed. */
-  onTakerDue(taker: Taker): void {
-    // A delivery is being accepted for it.
-    if (!this.#waiting.has(taker)) return
-    if (taker.state === 'overdue' && !taker.announced) taker.failUnannounced(this.#lastFailure)
-    else if (taker.state === 'overdue' || (taker.announced && !this.#isCovered(taker))) taker.endWithoutJob()
+  onTakerLeaving(taker: Taker): void {
+    taker.leftAt = this.#sent
+    this.#announcer.announceNow()
   }
 
-  /** Whether a delivery to a taker is on its way. */
-  #isCovered(taker: Taker): boolean {
-    const onTheirWay = this.#onTheirWay
-    let position = 0
-    for (const other of this.#waiting) {
-      if (position++ >= onTheirWay) return false
-      if (other === taker) return true
-    }
-    return false
+  /** The slot of a taker was not withdrawn in time, or a delivery to it has not arrived. */
+  onTakerOverdue(taker: Taker): void {
+    // A delivery is being accepted for it.
+    if (!this.#waiting.has(taker)) return
+    if (this.#isWithdrawn(taker)) taker.endWithoutJob()
+    else taker.failUnanswered(this.#lastFailure)
   }
 
   /** A taker has ended. */
   onTakerLeft(taker: Taker): void {
     this.#usedAt = this.#context.clock.now()
-    if (this.#waiting.delete(taker)) this.#announcer.request()
+    if (this.#waiting.delete(taker)) this.#announcer.announceNow()
   }
 
   #onRestored(): void {
-    this.#restored++
-    this.#expected = 0
-    this.#early = 0
+    this.#deliveries.reset()
     this.onCapacityRequested()
   }
 
@@ -224,13 +251,10 @@ export class TakingWorker implements WorkerListener {
 
   onDelivery(delivery: Delivery): void {
     this.#quietSince = Number.NEGATIVE_INFINITY
-    if (this.#onTheirWay > 0) this.#expected--
-    else if (this.#underWay > 0) this.#early++
+    this.#deliveries.onArrived()
     const [taker] = this.#waiting
     if (taker) this.#waiting.delete(taker)
-    const handling = taker ? this.#hand(taker, delivery) : this.#giveBack(this.#refOf(delivery))
-    this.#handling.add(handling)
-    void handling.finally(() => this.#handling.delete(handling))
+    this.#handle(taker ? this.#accept(taker, delivery) : this.#giveBack(this.#refOf(delivery)))
   }
 
   #refOf({ id, fence }: Delivery): AttemptRef {
@@ -238,20 +262,22 @@ export class TakingWorker implements WorkerListener {
   }
 
   /** Accepts a delivery for a taker. */
-  async #hand(taker: Taker, delivery: Delivery): Promise<void> {
-    const { queue } = this.#context
-    const { id, fence, failures } = delivery
-    const content = { queue, command: this.name.command, id, attempt: failures + 1, fence }
-    const token = newToken(content, delivery.options)
-    const held = attemptOf(token)
-    const payload = await this.#accept(delivery, held, taker.lease)
-    if (payload === undefined) return this.#waitAgain(taker)
-    if (this.#closed) taker.close()
-    if (!this.#hooks.hand(taker, token, delivery, payload)) await this.#giveBack(held)
+  async #accept(taker: Taker, delivery: Delivery): Promise<void> {
+    const token = this.#tokenOf(delivery, newSecret())
+    try {
+      const payload = await this.#hold(delivery, attemptOf(token), taker.lease)
+      if (payload === undefined) this.#waitAgain(taker)
+      else await this.#give(taker, { ...delivery, payload }, token)
+    } catch (error) {
+      this.#waitAgain(taker, error)
+    }
   }
 
-  /** Accepts a delivery, and gives it to its holder. Returns the payload; undefined if the job could not be had. */
-  async #accept(delivery: Delivery, held: AttemptRef, lease: number): Promise<string | undefined> {
+  /**
+   * Accepts a delivery, and gives it to its holder. Returns the payload; undefined if it was lost. Rejects if the store does not
+   * answer.
+   */
+  async #hold(delivery: Delivery, held: AttemptRef, lease: number): Promise<string | undefined> {
     const { store, within } = this.#context
     const given = this.#refOf(delivery)
     try {
@@ -259,19 +285,25 @@ export class TakingWorker implements WorkerListener {
       if (renewal !== 'held') return undefined
       const payload = delivery.payload ?? (await store.readPayload(held, within))
       if (payload !== undefined) return payload
-    } catch {
+    } catch (error) {
       // It is not known who holds it.
-      await this.#giveBack(given)
+      await Promise.all([this.#giveBack(given), this.#giveBack(held)])
+      throw error
     }
     await this.#giveBack(held)
     return undefined
   }
 
-  #waitAgain(taker: Taker): void {
+  /** Puts a taker back in its place, whose job could not be had. One that is leaving has no slot any more: the delivery used it. */
+  #waitAgain(taker: Taker, failure?: unknown): void {
     if (taker.state === 'ended') return
     if (this.#closed) return taker.close()
-    this.add(taker)
-    if (taker.state === 'overdue') this.onTakerDue(taker)
+    if (taker.state === 'leaving')
+      return failure === undefined ? taker.endWithoutJob() : taker.failUnanswered(failure)
+    const others = [...this.#waiting]
+    this.#waiting = new TransientSet()
+    for (const one of [taker, ...others]) this.#waiting.add(one)
+    this.#announcer.announceNow()
   }
 
   /** Gives a job back, uncounted. If the store does not answer, the job is requeued when its lease ends. */
@@ -285,8 +317,8 @@ export class TakingWorker implements WorkerListener {
     this.#idleTimer = clock.after(
       IDLE_TIMEOUT,
       () => {
-        // A taker whose delivery is being accepted waits no more, and has no job yet.
-        const isUsed = this.#waiting.size + this.#handling.size > 0
+        // A taker whose job is being asked for or accepted does not wait, and has no job yet.
+        const isUsed = this.#waiting.size + this.#handling.size + this.#lostTakes.size > 0
         if (isUsed || clock.now() - this.#usedAt < IDLE_TIMEOUT) this.#checkIdleLater()
         else this.#hooks.onIdle(this)
       },
@@ -298,16 +330,14 @@ export class TakingWorker implements WorkerListener {
   async close(): Promise<void> {
     this.#closed = true
     this.#idleTimer?.cancel()
-    this.#lossTimer?.cancel()
+    const searching = this.#lostTakes.close()
+    this.#deliveries.stop()
     this.#announcer.stop()
     this.#unlisten()
-    for (const taker of this.#waiting) {
-      this.#waiting.delete(taker)
-      taker.close()
-    }
+    for (const taker of [...this.#waiting, ...this.#asking]) taker.close()
     const { store, within } = this.#context
     await store.removeWorker(this.name, within).catch(() => {})
-    await Promise.all(this.#handling)
+    await Promise.all([searching, ...this.#handling])
     store.unregister(this.name.nonce)
   }
 }

@@ -1,13 +1,12 @@
-import { createHash } from 'node:crypto'
 import { ID_LENGTH, newId } from '../../kernel/keys.ts'
-import type { AttemptRef, WorkerRef } from '../store/store.ts'
+import { heldOptions, holderOf, MAX_HELD_OPTIONS } from '../store/holder.ts'
+import type { AttemptRef } from '../store/store.ts'
 import { isJobId } from '../submitting/submission.ts'
 
 /**
  * A token names an attempt that is held by whoever has the token, in any process: base64url of what is in {@link TokenContent}.
- * When a job is handed out, its attempt is given from the worker that took it to a holder of its own: a worker that exists in
- * no process. The address of the holder is the secret of the token, and a digest of everything else in it. So one token tells
- * nothing about another, and a token that was changed names a holder that no job has.
+ * The attempt has a holder of its own, whose name covers all that the token says: see holder.ts. So one token tells nothing about
+ * another, and a token that was changed names a holder that no job has.
  */
 export interface TokenContent {
   readonly queue: string
@@ -23,34 +22,28 @@ export interface TokenContent {
 
 /** Longest token, in characters: names of queue and command have 256 at most, each six in JSON; options 512, each two or three. */
 const MAX_TOKEN = 8_192
-/** Longest options that a token has: others are read from the store when the job ends. */
-const MAX_OPTIONS = 512
 const TOKEN = /^[\w-]+$/
 const SECRET = new RegExp(`^[\\w-]{${ID_LENGTH}}$`)
 
-/** A token for an attempt. Each call returns another one. */
-export function newToken(content: Omit<TokenContent, 'secret' | 'options'>, options: string): TokenContent {
-  return { ...content, secret: newId(), options: options.length > MAX_OPTIONS ? undefined : options }
+/** A secret of a new token. */
+export function newSecret(): string {
+  return newId()
 }
 
-/** The content as JSON: one text for one content. */
-function toText({ queue, command, id, attempt, fence, secret, options }: TokenContent): string {
-  return JSON.stringify([queue, command, id, attempt, fence, secret, options ?? null])
+/** The token of an attempt. `options`: of the submission, as stored. */
+export function tokenOf(attempt: Omit<TokenContent, 'options'>, options: string): TokenContent {
+  return { ...attempt, options: heldOptions(options) }
 }
 
-export function encodeToken(content: TokenContent): string {
-  return Buffer.from(toText(content)).toString('base64url')
-}
-
-/** The holder that a token names. */
-function holderOf(content: TokenContent): WorkerRef {
-  const digest = createHash('sha256').update(toText(content)).digest('base64url')
-  return { command: content.command, inbox: digest.slice(0, ID_LENGTH), nonce: content.secret }
+export function encodeToken({ queue, command, id, attempt, fence, secret, options }: TokenContent): string {
+  const parts = [queue, command, id, attempt, fence, secret, options ?? null]
+  return Buffer.from(JSON.stringify(parts)).toString('base64url')
 }
 
 /** The attempt that a token names, as held by it. */
 export function attemptOf(content: TokenContent): AttemptRef {
-  return { worker: holderOf(content), id: content.id, fence: content.fence }
+  const { id, fence, attempt } = content
+  return { worker: holderOf({ ...content, failures: attempt - 1 }), id, fence }
 }
 
 function isNumber(value: unknown): value is number {
@@ -75,6 +68,6 @@ export function parseToken(queue: string, token: unknown): TokenContent | undefi
   if (named !== queue || !isName(command) || !isJobId(id)) return undefined
   if (!isNumber(attempt) || !isNumber(fence)) return undefined
   if (typeof secret !== 'string' || !SECRET.test(secret)) return undefined
-  if (options !== null && (typeof options !== 'string' || options.length > MAX_OPTIONS)) return undefined
+  if (options !== null && (typeof options !== 'string' || options.length > MAX_HELD_OPTIONS)) return undefined
   return { queue, command, id, attempt, fence, secret, options: options ?? undefined }
 }

@@ -2,8 +2,8 @@
 
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
+import { CookieSessions, SESSION_SECONDS } from '../../../src/gateway/dashboard/cookie-sessions.ts'
 import { createGateway } from '../../../src/gateway/index.ts'
-import { SESSION_SECONDS, Sessions } from '../../../src/gateway/session.ts'
 import { EventClient, EventParser } from '../../support/event-client.ts'
 import { assertProblem, type GatewayServer, onBothWorlds, serve } from '../../support/gateway.ts'
 import { setup } from '../../support/setup.ts'
@@ -268,7 +268,7 @@ test('events - a stream ends with the session that opened it', async () => {
   const server = await serve(createGateway({ redis: null, tokens: [grant], heartbeat: 100 }))
   try {
     const begun = Date.now() - SESSION_SECONDS * 1000 + 3_000
-    const session = new Sessions([grant]).start(grant, begun)
+    const session = new CookieSessions([grant]).start(grant, begun)
     const cookie = `soloflight-session-${server.port}=${session}`
     const client = await listen(server, '/events', { cookie })
     assert.equal(client.status, 200)
@@ -327,4 +327,24 @@ test('events - Redis is killed and comes back empty: the stream of a job goes on
   } finally {
     await server.close()
   }
+})
+
+onBothWorlds('events - of a job under `uniq`: its stream goes on with the job that follows', async (w) => {
+  const { call, ...server } = await w.open()
+  const take = () => call('GET', '/q/mails?lease=30&wait=20')
+  const finish = ({ headers }: { headers: Headers }, body: string) =>
+    call('PUT', '/q/mails', { body, lease: headers.get('x-lease') ?? '' })
+  const { id } = (await call('POST', '/q/mails?uniq=k', { body: '1' })).json as { id: string }
+  const taken = await take()
+  await call('POST', '/q/mails?uniq=k', { body: '2' })
+  const client = await listen({ ...server, call }, `/j/mails/${id}/events`)
+  await client.next()
+  await finish(taken, '"one"')
+  await until(() => client.events.some((event) => told(event).state === 'waiting'), { what: 'the next one' })
+  await finish(await take(), '"two"')
+  assert.equal(await client.ended(), 'complete')
+  const last = client.events.at(-1)
+  assert.ok(last)
+  assert.deepEqual([last.event, told(last).result], ['end', 'two'])
+  assert.equal(client.events.filter(({ event }) => event === 'end').length, 1)
 })

@@ -43,7 +43,7 @@ onBothWorlds('overview - queues, by command, and why their first job waits', asy
     { waiting: 2, delayed: 1, active: 1, failed: 0, paused: false },
   )
   assert.deepEqual(totals, { submitted: 4, completed: 0, failed: 0 })
-  assert.equal(mail.why, 'The only place of its worker is taken.')
+  assert.equal(mail.why, 'The only slot of its worker is taken.')
   const common = { failed: 0, paused: false }
   assert.deepEqual(
     mail.commands.toSorted((one, other) => (one.command < other.command ? -1 : 1)),
@@ -67,6 +67,34 @@ onBothWorlds('overview - queues, by command, and why their first job waits', asy
   const stopped = await overviewWhen(server, (next) => queueOf(next, 'mail').paused)
   assert.equal(queueOf(stopped, 'mail').why, 'The queue is paused.')
 })
+
+onBothWorlds('overview - a queue says whether all of its jobs are counted by command', async (w) => {
+  const server = await w.open()
+  const queue = w.queue('crowd')
+  const post = (count: number, command: string) =>
+    queue.enqueueMany(Array.from({ length: count }, () => ({ command, options: LATER })))
+  await queue.enqueue('send', 1)
+  await queue.enqueue('render', 1)
+  await post(998, 'send')
+  await post(2, 'print')
+  // No worker of `print` is known, and none of its jobs is ready.
+  const unknown = await overviewWhen(server, (next) => queueOf(next, 'crowd').delayed === 1_000)
+  assert.equal(queueOf(unknown, 'crowd').commandsComplete, false)
+  await queue.enqueue('print', 1)
+  const whole = await overviewWhen(server, (next) => queueOf(next, 'crowd').waiting === 3)
+  assert.equal(queueOf(whole, 'crowd').commandsComplete, true)
+  await post(1, 'render')
+  const cut = await overviewWhen(server, (next) => queueOf(next, 'crowd').delayed === 1_001)
+  const { commandsComplete, commands } = queueOf(cut, 'crowd')
+  assert.equal(commandsComplete, false)
+  assert.equal(
+    commands.reduce((sum, { delayed }) => sum + delayed, 0),
+    1_000,
+  )
+})
+
+/** Two equal jobs are two. */
+const LATER = { delay: 3_600_000, dedupe: false } as const
 
 interface JobAnswer {
   state: string
@@ -249,6 +277,40 @@ test('overview - snapshots: one in a second while somebody watches, and none aft
   await settled()
   assert.equal(reads, 4)
   assert.equal(await snapshots.current(), '{"at":5}')
+})
+
+test('overview - snapshots: a watcher that comes while one is read is sent it once; one that leaves then ends it', async () => {
+  const clock = new ManualClock()
+  let finish = (_: Overview) => {}
+  let reads = 0
+  const read = () => {
+    reads++
+    return new Promise<Overview>((resolve) => {
+      finish = resolve
+    })
+  }
+  const snapshots = new Snapshots(read, clock)
+  const seen: string[] = []
+  const watch = (name: string) =>
+    snapshots.watch(({ bytes }) => seen.push(`${name} ${bytes.toString().trim()}`))
+  const stopFirst = watch('first')
+  const stopSecond = watch('second')
+  stopFirst()
+  finish({ at: 1 } as Overview)
+  await settled()
+  assert.deepEqual([seen, reads], [['second data: {"at":1}'], 1])
+  clock.advance(1_000)
+  stopSecond()
+  finish({ at: 2 } as Overview)
+  await settled()
+  clock.advance(10_000)
+  await settled()
+  assert.deepEqual([seen.length, reads], [1, 2], 'nobody watches')
+  const stopThird = watch('third')
+  finish({ at: 3 } as Overview)
+  await settled()
+  assert.deepEqual([seen.at(-1), reads], ['third data: {"at":3}', 3])
+  stopThird()
 })
 
 test('overview - services that the gateway was given are told of, wherever they are', async () => {

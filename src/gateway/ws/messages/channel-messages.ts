@@ -1,24 +1,23 @@
 import { z } from 'zod'
 import type { Channel } from '../../../bus/index.ts'
 import { JsonText } from '../../../kernel/codec/json-text.ts'
-import { begin, readable, valid } from '../handles.ts'
-import { duration, json, type MessageType, message, name } from '../message.ts'
-import type { Session } from '../session.ts'
+import { begin, HANDLE, LEASE, PREFETCH, prefetchOf, readable, valid } from '../handles.ts'
+import { json, type MessageType, message, name } from '../message.ts'
+import type { SocketSession } from '../socket-session.ts'
 import type { MessageId, Subscription } from '../subscriptions.ts'
-
-const MAX_TERM = 365 * 24 * 60 * 60_000
-
-/** Messages that are fetched at once by default, without acknowledgement: those of a channel. */
-const DEFAULT_PREFETCH = 50
-
-const TERM = duration(100, MAX_TERM)
 
 /** A channel of the bus in which a client has a role: the gateway holds its lease while the socket is there. */
 class ChannelHandle implements Subscription {
   readonly channel: Channel
+  readonly #session: SocketSession
+  readonly #id: MessageId
+  /** Of a throttled channel whose client has not said that it is ready. */
+  #onReady: (() => void) | undefined
 
-  constructor(session: Session, id: MessageId, channel: Channel) {
+  constructor(session: SocketSession, id: MessageId, channel: Channel) {
     this.channel = channel
+    this.#session = session
+    this.#id = id
     channel.on('message', (value, messageId, { redelivered }) => {
       void session.push(id, {
         message: readable(value),
@@ -29,14 +28,24 @@ class ChannelHandle implements Subscription {
       channel.on(event, () => void session.push(id, { event: JSON.stringify(event) }))
   }
 
+  /** Asks the client before each fetch. */
+  readonly askClient = (ready: () => void): void => {
+    this.#onReady = ready
+    void this.#session.push(this.#id, { event: '"throttle"' })
+  }
+
+  /** The client lets it fetch. Said twice, it is once. */
+  ready(): void {
+    this.#onReady?.()
+    this.#onReady = undefined
+  }
+
   end(): Promise<void> {
     return this.channel.disconnect()
   }
 }
 
-const HANDLE = { sub: z.union([z.string(), z.number()]) }
-
-function channelOf(session: Session, { sub }: { sub: MessageId }): Channel {
+function channelOf(session: SocketSession, { sub }: { sub: MessageId }): Channel {
   return session.subscription(sub, ChannelHandle).channel
 }
 
@@ -45,27 +54,41 @@ export const CHANNEL_MESSAGES: readonly MessageType[] = [
   message({
     type: 'connect',
     scope: 'work',
-    summary: 'Takes the role `local` of a channel. Answers when the client has it.',
+    summary:
+      'Takes the role `local` of a channel. Answers when the client has it. With `pace`, the event `throttle` asks for a `ready-channel` before each fetch.',
     members: {
       channel: name,
       local: name,
       remote: name,
-      ttl: TERM.optional(),
+      ttl: LEASE.optional(),
       maxsize: z.int().min(0).optional(),
       reliable: z.boolean().optional(),
-      prefetch: z.int().min(1).max(1_000).optional(),
-      lease: TERM.optional(),
+      prefetch: PREFETCH.optional(),
+      lease: LEASE.optional(),
+      pace: z.enum(['throttle']).optional(),
     },
     handle: async (
       session,
-      { id, values: { channel: channelName, local, remote, prefetch, ...options } },
+      { id, values: { channel: channelName, local, remote, prefetch, pace, ...options } },
     ) => {
-      const open = () => session.deps.messaging.bus.channel(channelName, local, remote)
-      const channel = await valid(open)
-      const throttle = session.whenDrained
-      const atOnce = prefetch ?? (options.reliable ? 1 : DEFAULT_PREFETCH)
-      const handle = new ChannelHandle(session, id, channel)
-      await begin(session, id, handle, () => channel.connect({ ...options, prefetch: atOnce, throttle }))
+      // Nothing is awaited before it has begun: an `end` that comes right behind finds it.
+      await valid(() => {
+        const channel = session.deps.messaging.bus.channel(channelName, local, remote)
+        const handle = new ChannelHandle(session, id, channel)
+        const throttle = pace === undefined ? session.whenDrained : handle.askClient
+        const atOnce = prefetchOf(prefetch, options.reliable || pace !== undefined)
+        return begin(session, id, handle, () => channel.connect({ ...options, prefetch: atOnce, throttle }))
+      })
+      return undefined
+    },
+  }),
+  message({
+    type: 'ready-channel',
+    scope: 'work',
+    summary: 'Lets a throttled channel fetch.',
+    members: HANDLE,
+    handle: (session, { values }) => {
+      session.subscription(values.sub, ChannelHandle).ready()
       return undefined
     },
   }),

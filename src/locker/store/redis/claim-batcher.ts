@@ -4,7 +4,7 @@ import { ReplyCallbacks } from '../../../kernel/redis/call.ts'
 import type { Connection } from '../../../kernel/redis/connection.ts'
 import type { FenceWatermark, ServerClock } from '../../../kernel/redis/server.ts'
 import type { Hint, Listener } from '../../../kernel/redis/subscription.ts'
-import { atEndOfTick, type Timer } from '../../../kernel/time.ts'
+import { atEndOfTurn, type Timer } from '../../../kernel/time.ts'
 import { worksAreDeferred } from '../../../kernel/work-scheduler.ts'
 import type { Client } from '../record.ts'
 import type { Claim, Claimer } from '../store.ts'
@@ -47,7 +47,7 @@ class Entry implements Listener {
 }
 
 /**
- * Sends the claims of one tick in one script call on a standalone server. On a cluster each claim is sent by itself, because its
+ * Sends the claims of one turn in one script call on a standalone server. On a cluster each claim is sent by itself, because its
  * key has a slot of its own.
  */
 export class ClaimBatcher {
@@ -58,8 +58,8 @@ export class ClaimBatcher {
   readonly #fences: FenceWatermark
   readonly #clock: ServerClock
   readonly #batchSize: number
-  /** Claims of this tick, until it ends. */
-  readonly #tick: Entry[] = []
+  /** Claims of this turn, until it ends. */
+  readonly #turn: Entry[] = []
   /** Claims that wait for the window. */
   readonly #queue = new Fifo<Entry>()
   #inFlight = 0
@@ -85,14 +85,14 @@ export class ClaimBatcher {
     this.#window = this.#initialWindow
   }
 
-  /** Claims with the others of this tick. `within`: how long the store may take to answer, ms. */
+  /** Claims with the others of this turn. `within`: how long the store may take to answer, ms. */
   add(claim: Claim, within: number, claimer: Claimer): void {
-    this.#tick.push(new Entry(claim, within, claimer))
-    if (this.#tick.length === 1) atEndOfTick(() => this.#flush())
+    this.#turn.push(new Entry(claim, within, claimer))
+    if (this.#turn.length === 1) atEndOfTurn(() => this.#flush())
   }
 
   #flush(): void {
-    const entries = this.#tick
+    const entries = this.#turn
     // A burst begins at a random entry: processes that claim the same keys then win different ones (bench `keys`).
     const first = entries.length > this.#batchSize ? Math.floor(Math.random() * entries.length) : 0
     for (let n = 0; n < entries.length; n++) this.#queue.push(entries[(first + n) % entries.length] as Entry)

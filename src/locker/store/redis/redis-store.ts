@@ -5,7 +5,7 @@ import { MAX_PARKED, MESSAGE_LIMIT } from '../../../kernel/keys.ts'
 import type { CommandSender, ReplyHandler, Request, Script } from '../../../kernel/redis/call.ts'
 import type { Connection } from '../../../kernel/redis/connection.ts'
 import { FenceWatermark, ServerClock } from '../../../kernel/redis/server.ts'
-import { atEndOfTick } from '../../../kernel/time.ts'
+import { atEndOfTurn } from '../../../kernel/time.ts'
 import type { Client } from '../record.ts'
 import type {
   Claim,
@@ -78,7 +78,7 @@ export class RedisStore implements Store {
   readonly #fences: FenceWatermark
   readonly #clock: ServerClock
   readonly #time: Request
-  /** Reads of this tick, until it ends. */
+  /** Reads of this turn, until it ends. */
   readonly #reads = new Fifo<ValueRead>()
   #learningTime: Promise<void> | undefined
 
@@ -229,11 +229,11 @@ export class RedisStore implements Store {
     }
   }
 
-  /** The reads of one tick are sent together. */
+  /** The reads of one turn are sent together. */
   async readFresh(key: string, within: number, sending?: () => void): Promise<Outcome | undefined> {
     const value = await new Promise<unknown>((resolve, reject) => {
       this.#reads.push(new ValueRead(key, within, sending, resolve, reject))
-      if (this.#reads.size === 1) atEndOfTick(() => this.#flushReads())
+      if (this.#reads.size === 1) atEndOfTurn(() => this.#flushReads())
     })
     if (value === null) return undefined
     if (!Buffer.isBuffer(value)) throw new UnavailableError('Redis returned a malformed reply')
@@ -253,7 +253,7 @@ export class RedisStore implements Store {
       }
     } finally {
       // A `sending` has thrown: the other reads are sent all the same.
-      if (this.#reads.size > 0) atEndOfTick(() => this.#flushReads())
+      if (this.#reads.size > 0) atEndOfTurn(() => this.#flushReads())
     }
   }
 

@@ -1,4 +1,4 @@
-import type { Delivery } from '../store.ts'
+import type { Delivery, TakenAttempt } from '../store.ts'
 import type { JobRecord } from './job-record.ts'
 import type { CommandState, QueueState, TransitionContext } from './queue-state.ts'
 
@@ -36,11 +36,35 @@ export class Dispatcher {
     return this.#batches.get(worker)?.deliveries.length ?? 0
   }
 
-  /** Begins an attempt. Its fence is above all that the record and the caller have seen. */
+  /** The fence of the next attempt of a job: above all that the record and the caller have seen. */
+  #fenceOf(job: JobRecord): number {
+    const { micros, highestFence } = this.#context
+    return Math.max(job.fence + 1, micros, highestFence + 1)
+  }
+
+  /** Gives the first ready job to a holder, which has accepted its attempt then. */
+  take(
+    command: CommandState,
+    lease: number,
+    holderOf: (attempt: TakenAttempt) => string,
+  ): TakenAttempt | undefined {
+    let job: JobRecord | undefined
+    while (!job && command.ready.length > 0) job = this.#state.jobs.get(command.ready.shift() ?? '')
+    if (!job) return undefined
+    job.fence = this.#fenceOf(job)
+    const { id, fence, failures, options, payload } = job
+    const attempt = { id, fence, failures, options, payload }
+    job.moveTo({ kind: 'active', worker: holderOf(attempt) })
+    this.#state.deadlines.set(id, this.#context.now + lease)
+    this.#state.totals.taken++
+    return attempt
+  }
+
+  /** Begins an attempt. */
   assign(job: JobRecord, worker: string): void {
-    const { now, micros, highestFence, acceptWithin } = this.#context
+    const { now, acceptWithin } = this.#context
     job.moveTo({ kind: 'assigned', worker })
-    job.fence = Math.max(job.fence + 1, micros, highestFence + 1)
+    job.fence = this.#fenceOf(job)
     this.#state.deadlines.set(job.id, now + acceptWithin)
     let batch = this.#batches.get(worker)
     if (!batch) {

@@ -31,7 +31,7 @@ export type GenerationState =
 /** The table in queue-model.ts says what causes each. */
 const TRANSITIONS: Transitions<GenerationState['kind']> = {
   created: ['ready', 'delayed', 'assigned'],
-  ready: ['assigned', 'finished'],
+  ready: ['assigned', 'active', 'finished'],
   delayed: ['ready', 'finished'],
   assigned: ['active', 'ready', 'delayed', 'finished'],
   active: ['active', 'ready', 'delayed', 'finished'],

@@ -1,6 +1,8 @@
+import { DIGEST_LENGTH } from '../holder.ts'
 import { stateOf } from '../job-state.ts'
 import { type CommandLoad, MAX_LOAD_COMMANDS, MAX_LOAD_JOBS, type QueueLoad } from '../load.ts'
 import {
+  type Assignment,
   type AttemptOutcome,
   type Counts,
   type DueJob,
@@ -17,6 +19,7 @@ import {
   type StallPolicy,
   type Submission,
   type SubmitReply,
+  type TakenAttempt,
   type Termination,
 } from '../store.ts'
 import { noTotals, type QueueTotals } from '../totals.ts'
@@ -46,6 +49,7 @@ const UNLISTED: Retention = { count: 0, age: 0 }
  *             before it                                         is free; else ready
  *   delayed   processDue when it is due                         ready
  *   ready     a slot of its command becomes free                assigned
+ *             take                                              active
  *   assigned  renew by its worker                               active
  *             the process of its worker is gone                 ready, before all others
  *   assigned, finish as value or error                          finished
@@ -252,16 +256,43 @@ export class QueueModel {
     return job.generation
   }
 
-  /** Returns how many jobs the worker was assigned. */
-  setCapacity(worker: string, command: string, slots: number, context: TransitionContext): number {
+  /** Assigns everything that is ready, so that there is never more. */
+  setCapacity(
+    worker: string,
+    command: string,
+    slots: number,
+    former: number | undefined,
+    context: TransitionContext,
+  ): Assignment {
     const commandState = this.state.command(command)
-    commandState.setCapacity(worker, slots, context.now)
+    const since = commandState.setCapacity(worker, slots, former, context.now)
     commandState.paused = this.state.isPaused(command)
     this.state.registerCommand(command, context.now)
     return this.#withDispatcher(context, (dispatcher) => {
       dispatcher.assignReady(commandState)
-      return dispatcher.assignedTo(worker)
+      return { since, assigned: dispatcher.assignedTo(worker), more: false }
     })
+  }
+
+  /** `holderOf`: the address of the holder of an attempt. */
+  take(
+    command: string,
+    lease: number,
+    holderOf: (attempt: TakenAttempt) => string,
+    context: TransitionContext,
+  ): TakenAttempt | undefined {
+    if (this.state.isPaused(command)) return undefined
+    return new Dispatcher(this.state, context).take(this.state.command(command), lease, holderOf)
+  }
+
+  /** The attempt of a holder whose address ends with this secret. */
+  findTaken(secret: string, now: number): ModelAttempt | undefined {
+    for (const id of this.state.deadlines.ids()) {
+      const job = this.state.job(id, now)
+      if (job && job.worker.slice(DIGEST_LENGTH) === secret)
+        return { worker: job.worker, id, fence: job.fence }
+    }
+    return undefined
   }
 
   removeWorker(worker: string, command: string): void {

@@ -57,12 +57,16 @@ export class CommandState {
     return this.ready.length === 0 && this.freeSlots.length === 0 && this.workers.size === 0 && !this.paused
   }
 
-  setCapacity(worker: string, count: number, now: number): void {
-    this.dropSlots(worker)
+  /** Returns how many of the former slots were used: those of a worker that is not known were removed. */
+  setCapacity(worker: string, slots: number, former: number | undefined, now: number): number {
+    const left = this.dropSlots(worker)
     this.sweep(now)
+    const used = former !== undefined && this.workers.has(worker) ? Math.max(0, former - left) : 0
+    const count = Math.max(0, slots - used)
     for (let slot = 0; slot < count; slot++) this.freeSlots.push(worker)
     this.workers.set(worker, count)
     this.workersUntil = now + WORKER_TTL
+    return used
   }
 
   /** The workers that are known, in the order in which they became known. */
@@ -80,8 +84,11 @@ export class CommandState {
     return this.hasFreeSlot ? this.freeSlots.shift() : undefined
   }
 
-  dropSlots(worker: string): void {
+  /** Returns how many it had. */
+  dropSlots(worker: string): number {
+    const { length } = this.freeSlots
     this.freeSlots = this.freeSlots.filter((slot) => slot !== worker)
+    return length - this.freeSlots.length
   }
 
   forgetWorker(worker: string): void {

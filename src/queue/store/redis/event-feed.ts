@@ -1,7 +1,7 @@
 import { FORMAT, newId } from '../../../kernel/keys.ts'
 import type { CommandSender } from '../../../kernel/redis/call.ts'
 import type { Connection } from '../../../kernel/redis/connection.ts'
-import { atEndOfTick, microtask, type Timer } from '../../../kernel/time.ts'
+import { atEndOfTurn, microtask, type Timer } from '../../../kernel/time.ts'
 
 /** How often a watcher announces itself, ms. Other processes send events to it for twice as long. */
 const ANNOUNCE_INTERVAL = 5_000
@@ -9,7 +9,7 @@ const ANNOUNCE_INTERVAL = 5_000
 /** Most watchers that a process sends events to. */
 const MAX_WATCHERS = 100
 
-/** Most events of one message. The events of one tick are sent together. */
+/** Most events of one message. The events of one turn are sent together. */
 const MAX_EVENTS_PER_MESSAGE = 100
 
 /**
@@ -58,7 +58,7 @@ export class EventFeed {
   }
 
   publish(event: string): void {
-    if (this.#events.push(event) === 1) atEndOfTick(() => this.#flush())
+    if (this.#events.push(event) === 1) atEndOfTurn(() => this.#flush())
   }
 
   #flush(): void {

@@ -2,8 +2,9 @@ import { UnavailableError } from '../../../errors.ts'
 import { FORMAT, keySegment } from '../../../kernel/keys.ts'
 import { ReplyCallbacks, type Script } from '../../../kernel/redis/call.ts'
 import type { Connection } from '../../../kernel/redis/connection.ts'
+import { RepeatedRequest } from '../../../kernel/redis/once.ts'
 import { FenceWatermark, ServerClock } from '../../../kernel/redis/server.ts'
-import { atEndOfTick } from '../../../kernel/time.ts'
+import { atEndOfTurn } from '../../../kernel/time.ts'
 import type { WorkerRef } from '../store.ts'
 import { type QueueScripts, queueScripts } from './scripts/index.ts'
 
@@ -172,8 +173,8 @@ export class QueueCalls {
 
 /** One of the items of a batched call. A class, not a literal: see kernel/collections.ts. */
 export class BatchItem {
-  /** Key of the record. */
-  readonly key: string
+  /** Key of the record; undefined if it is about none. */
+  readonly key: string | undefined
   /** Undefined if the script needs no command. */
   readonly command: CommandKeys | undefined
   /** Its arguments; `command` is the number of its command in the call. */
@@ -183,7 +184,7 @@ export class BatchItem {
   readonly onError: (error: Error) => void
 
   constructor(
-    key: string,
+    key: string | undefined,
     command: CommandKeys | undefined,
     args: (command: number) => Argument[],
     onReply: (reply: readonly unknown[], at: number) => void,
@@ -204,16 +205,18 @@ export interface CallBatcherOptions {
   valuesPerItem: number
   /** Whether the server's time follows the values of the items in the reply. */
   repliesTime: boolean
-  /** Arguments between the head and those of the items. */
-  sharedArgs(list: CommandList): Argument[]
+  /** Whether the script is told that it is sent again, and its items are not sent again one by one. */
+  tellsRepetition?: boolean
+  /** Arguments between the head and those of the items. `repetition`: see {@link RepeatedRequest}. */
+  sharedArgs(list: CommandList, repetition: string): Argument[]
 }
 
-/** Sends the items of one tick in one call of a script. */
+/** Sends the items of one turn in one call of a script. */
 export class CallBatcher {
   readonly #calls: QueueCalls
   readonly #script: Script
   readonly #options: CallBatcherOptions
-  /** The items of this tick, by time limit. */
+  /** The items of this turn, by time limit. */
   readonly #pending = new Map<number, BatchItem[]>()
 
   constructor(calls: QueueCalls, script: Script, options: CallBatcherOptions) {
@@ -226,7 +229,7 @@ export class CallBatcher {
     const pending = this.#pending.get(within)
     if (pending) return void pending.push(item)
     this.#pending.set(within, [item])
-    atEndOfTick(() => this.#flush(within))
+    atEndOfTurn(() => this.#flush(within))
   }
 
   #flush(within: number): void {
@@ -243,21 +246,29 @@ export class CallBatcher {
     const itemArgs: Argument[] = []
     for (const item of items) itemArgs.push(...item.args(item.command ? list.numberOf(item.command) : 0))
     const keys = this.#calls.keysFor(list.commands)
-    for (const item of items) keys.push(item.key)
-    const args = this.#calls.argsFor(list.commands)
-    args.push(...this.#options.sharedArgs(list), ...itemArgs)
-    const request = this.#script.with(keys, args)
+    for (const { key } of items) if (key !== undefined) keys.push(key)
+    const { tellsRepetition = false, sharedArgs } = this.#options
+    const request = (repetition: string) => {
+      const args = this.#calls.argsFor(list.commands)
+      args.push(...sharedArgs(list, repetition), ...itemArgs)
+      return this.#script.with(keys, args)
+    }
     const sentAt = connection.clock.now()
     const onReply = (reply: unknown) => this.#onReply(items, reply as readonly unknown[], sentAt)
     const onError = (error: Error) => {
       // One item, or its reply, is too large for a connection: the others need not fail with it.
-      const separable = items.length > 1 && error instanceof UnavailableError && error.lostConnections > 0
+      const areLost = error instanceof UnavailableError && error.lostConnections > 0
+      const separable = items.length > 1 && areLost && !tellsRepetition
       for (const item of items) {
         if (separable) this.#send([item], within)
         else item.onError(error)
       }
     }
-    connection.send(request, within, new ReplyCallbacks(onReply, onError, onReply))
+    connection.send(
+      tellsRepetition ? new RepeatedRequest(keys[0], connection.clock, request) : request(''),
+      within,
+      new ReplyCallbacks(onReply, onError, onReply),
+    )
   }
 
   #onReply(items: readonly BatchItem[], reply: readonly unknown[], sentAt: number): void {

@@ -1,4 +1,4 @@
-import { MAX_PARKED, MESSAGE_LIMIT } from '../../../kernel/keys.ts'
+import { MAX_LOG_LINES, MAX_PARKED, MESSAGE_LIMIT } from '../../../kernel/keys.ts'
 import type { Connection } from '../../../kernel/redis/connection.ts'
 import { refusedError } from '../../../kernel/redis/diagnosis.ts'
 import type { Hint, Listener } from '../../../kernel/redis/subscription.ts'
@@ -14,6 +14,8 @@ import type {
   Renewal,
   Submission,
   SubmissionListener,
+  TakenAttempt,
+  TakeRequest,
   WorkerListener,
   WorkerRef,
 } from '../store.ts'
@@ -22,6 +24,7 @@ import { RedisQueueManagement } from './management.ts'
 import { BatchItem, CallBatcher, QueueCalls, QueueKeys } from './queue-calls.ts'
 import { QueueRegister } from './queue-register.ts'
 import type { QueueScripts } from './scripts/index.ts'
+import { TakeCalls } from './take-calls.ts'
 import {
   encodeOutcome,
   encodeTerms,
@@ -46,8 +49,6 @@ export interface RedisQueueStoreOptions {
   drainStep?: number
 }
 
-/** Most lines of a job's log. */
-const LOG_LINES = 1000
 /** How long a log is kept after its last line, ms. */
 const LOG_TTL = 24 * 60 * 60_000
 
@@ -76,6 +77,7 @@ export class RedisQueueStore extends RedisQueueManagement implements QueueStore 
   readonly #outcomes: CallBatcher
   readonly #renewals: CallBatcher
   readonly #queries: CallBatcher
+  readonly #takes: TakeCalls
   readonly #workers: WorkerRegistry
 
   constructor(connection: Connection, prefix: string, queue: string, options: RedisQueueStoreOptions = {}) {
@@ -86,6 +88,7 @@ export class RedisQueueStore extends RedisQueueManagement implements QueueStore 
     const keys = new QueueKeys(prefix, queue)
     const calls = new QueueCalls(connection, keys, acceptWithin, options.scripts)
     super(calls, queue, new QueueRegister(connection, prefix), drainStep, messageLimit)
+    this.#takes = new TakeCalls(calls, queue)
     this.#workers = new WorkerRegistry(calls, acceptWithin)
     this.#feed = new EventFeed(connection, keys.base)
     const submitHead = [inbox.id, broadcastChannel, this.#workers.capacityRequest, maxParked]
@@ -165,8 +168,17 @@ export class RedisQueueStore extends RedisQueueManagement implements QueueStore 
     slots: number,
     listener: WorkerListener,
     within: number,
+    former?: number,
   ): Promise<Assignment> {
-    return this.#workers.setCapacity(worker, slots, listener, within)
+    return this.#workers.setCapacity(worker, slots, listener, within, former)
+  }
+
+  take(request: TakeRequest, within: number): Promise<TakenAttempt | undefined> {
+    return this.#takes.take(request, within)
+  }
+
+  findTaken(request: TakeRequest, age: number, within: number): Promise<AttemptRef | undefined> {
+    return this.#takes.findTaken(request, age, within)
   }
 
   removeWorker(worker: WorkerRef, within: number): Promise<void> {
@@ -237,7 +249,7 @@ export class RedisQueueStore extends RedisQueueManagement implements QueueStore 
     const keys = [this.calls.keys.job(id), this.calls.keys.log(id)]
     const args = [
       this.calls.address(worker),
-      ...[fence, LOG_LINES, LOG_TTL, before ?? ''].map(String),
+      ...[fence, MAX_LOG_LINES, LOG_TTL, before ?? ''].map(String),
       ...lines,
     ]
     await this.calls.call(this.calls.scripts.appendLog, [], keys, args, within)

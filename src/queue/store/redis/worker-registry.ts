@@ -1,5 +1,5 @@
 import { FORMAT } from '../../../kernel/keys.ts'
-import { atEndOfTick, type Timer } from '../../../kernel/time.ts'
+import { atEndOfTurn, type Timer } from '../../../kernel/time.ts'
 import type { Assignment, WorkerListener, WorkerRef } from '../store.ts'
 import type { QueueCalls } from './queue-calls.ts'
 import { notifyWorker } from './wire.ts'
@@ -43,16 +43,17 @@ export class WorkerRegistry {
     slots: number,
     listener: WorkerListener,
     within: number,
+    former?: number,
   ): Promise<Assignment> {
     const { connection, scripts, serverClock } = this.#calls
     this.#register(worker, listener)
-    const args = [this.#calls.address(worker), String(slots), worker.command]
+    const args = [this.#calls.address(worker), String(slots), worker.command, String(former ?? '')]
     const command = this.#calls.command(worker.command)
     const sentAt = connection.clock.now()
     const reply = await this.#calls.call(scripts.setCapacity, [command], [], args, within)
-    const [now, assigned, more] = (reply as unknown[]).map(Number) as [number, number, number]
+    const [now, since, assigned, more] = (reply as unknown[]).map(Number) as [number, number, number, number]
     serverClock.update(now, sentAt)
-    return { assigned, more: more === 1 }
+    return { since, assigned, more: more === 1 }
   }
 
   #register({ nonce }: WorkerRef, listener: WorkerListener): void {
@@ -74,8 +75,8 @@ export class WorkerRegistry {
     // A worker that never set its capacity gets no deliveries. A removed one may have got a slot back since.
     if (!this.#listeners.has(worker.nonce)) return
     this.#workers.delete(worker.nonce)
-    // After the outcomes of this tick, each of which gives a slot back.
-    await new Promise<void>((resolve) => atEndOfTick(resolve))
+    // After the outcomes of this turn, each of which gives a slot back.
+    await new Promise<void>((resolve) => atEndOfTurn(resolve))
     const command = this.#calls.command(worker.command)
     const lastMessage = this.#lastMessage(worker)
     const { removeWorker } = this.#calls.scripts

@@ -4,7 +4,7 @@ import { ReplyCallbacks, type Request } from '../../../kernel/redis/call.ts'
 import type { Connection } from '../../../kernel/redis/connection.ts'
 import { refusedError } from '../../../kernel/redis/diagnosis.ts'
 import { RepeatedRequest, ReplySlots } from '../../../kernel/redis/once.ts'
-import { TickBatcher } from '../../../kernel/redis/tick-batcher.ts'
+import { TurnBatcher } from '../../../kernel/redis/turn-batcher.ts'
 import { nextTurn } from '../../../kernel/time.ts'
 import type {
   Addressed,
@@ -50,9 +50,9 @@ export class RedisServicesStore implements ServicesStore {
   readonly #maxServices: number
   /** Where messages to this process arrive in the inbox. Its kept replies have this name too. */
   readonly #nonce = newId()
-  readonly #dispatches: TickBatcher<DispatchItem>
-  readonly #reports: TickBatcher<ReportItem>
-  readonly #unregistrations: TickBatcher<UnregisterItem>
+  readonly #dispatches: TurnBatcher<DispatchItem>
+  readonly #reports: TurnBatcher<ReportItem>
+  readonly #unregistrations: TurnBatcher<UnregisterItem>
   /** The last dispatch, report or message. */
   #lastSent: Promise<unknown> = Promise.resolve()
   /** Undefined until {@link open}. */
@@ -65,11 +65,11 @@ export class RedisServicesStore implements ServicesStore {
     this.#prefix = prefix
     this.#scripts = scripts
     this.#calls = new ServiceCalls(connection, prefix)
-    this.#dispatches = new TickBatcher((service, items, within) => this.#dispatch(service, items, within))
-    this.#reports = new TickBatcher((service, items, within) => this.#report(service, items, within))
+    this.#dispatches = new TurnBatcher((service, items, within) => this.#dispatch(service, items, within))
+    this.#reports = new TurnBatcher((service, items, within) => this.#report(service, items, within))
     // On a cluster, the keys of one script must be in one slot.
     this.#maxServices = connection.cluster ? 1 : MAX_SERVICES
-    this.#unregistrations = new TickBatcher(
+    this.#unregistrations = new TurnBatcher(
       (_, items, within) => void this.#unregister(items, within),
       this.#maxServices,
     )
@@ -110,7 +110,7 @@ export class RedisServicesStore implements ServicesStore {
   async close(): Promise<void> {
     this.#connection.inbox.ignore(this.#nonce)
     this.#unlisten?.()
-    // Dispatches are sent at the end of the tick. The reply to one may cause a message: nobody wants its result any more.
+    // Dispatches are sent at the end of the turn. The reply to one may cause a message: nobody wants its result any more.
     await new Promise((resolve) => nextTurn(resolve))
     let last: Promise<unknown> | undefined
     while (last !== this.#lastSent) {
@@ -234,7 +234,7 @@ export class RedisServicesStore implements ServicesStore {
     return this.#calls.callForEach(this.#scripts.register, this.address, registrations, args, within)
   }
 
-  /** A process that closes unregisters its services in one tick: they share scripts. */
+  /** A process that closes unregisters its services in one turn: they share scripts. */
   unregister(service: string, message: Message, within: number): Promise<void> {
     return new Promise((resolve, reject) =>
       this.#unregistrations.add(

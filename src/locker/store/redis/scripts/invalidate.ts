@@ -23,7 +23,7 @@ if lastFence > 0 then
   local readable = readableUntil > now
   local value = readable and redis.call('HGET', key, 'v')
   local gone = { 'vu', 'eu', 'vs', 'pu', 'v' }
-  -- Without its fence, no flight looks for it when the server's clock goes back.
+  -- Without its fence the value is not found again when the server's clock goes back.
   if not readable then gone[6], gone[7] = 'w', 'vf' end
   remove(key, gone)
   redis.call('HSET', key, 'd', int(lastFence))

@@ -4,11 +4,11 @@ import { MAX_DELAY, PENDING_JOB_TTL } from '../../store.ts'
 import { WORKER_TTL } from './prelude.ts'
 
 /** Jobs that are read and assigned together. */
-const BATCH_SIZE = 16
+export const BATCH_SIZE = 16
 /** Batches that one script assigns at most. Then a worker sets its capacity again, which assigns the rest. */
-const MAX_BATCHES = 64
+export const MAX_BATCHES = 64
 /** Bytes of payload that one script assigns, about. */
-const MAX_ASSIGNED_BYTES = 1024 * 1024
+export const MAX_ASSIGNED_BYTES: number = 1024 * 1024
 
 /** A longer payload, in bytes, is read by its worker: a process that is sent too much at once loses its subscription. */
 const MAX_INLINE_PAYLOAD = 16 * 1024
@@ -29,6 +29,7 @@ export const DEADLINE_TTL: number = MAX_DELAY + PENDING_JOB_TTL
  *   peekReady(command, count)                the first ready ids (false: the marker of a job that does not exist), and the
  *                                            members of z among them
  *   dropReady(command, count, ranked)        removes what peekReady returned
+ *   shiftReady(command, count)               removes the first ready jobs; returns those that can be read, and how many it removed
  *   fenceAfter(lastFence)                    the fence of the next attempt of a job
  *   assign(command, id, worker, job, fence)  begins an attempt. job: payload, options, generation, failures, stalls
  *   assignReady(command)                     assigns ready jobs to free slots
@@ -161,35 +162,41 @@ local function readReady(id)
   return job
 end
 
+local function shiftReady(command, count)
+  local ids, ranked = peekReady(command, count)
+  local jobs, readable = {}, {}
+  if #ids == 0 then return readable, 0 end
+  clock()
+  for n, id in ipairs(ids) do jobs[n] = readReady(id) end
+  dropReady(command, #ids, ranked)
+  for _, job in ipairs(jobs) do
+    if job.payload then
+      readable[#readable + 1] = job
+    elseif job.id then
+      leases[#leases + 1] = int(now + acceptWithin)
+      leases[#leases + 1] = dueMember(job.id, command)
+    end
+  end
+  return readable, #ids
+end
+
 local function assignReady(command)
   for round = 1, ${MAX_BATCHES + 1} do
     local slots = redis.call('LRANGE', command.slotsKey, 0, ${BATCH_SIZE - 1})
     if #slots == 0 or slots[1] == PAUSED_MARKER then return end
-    local ids, ranked = peekReady(command, #slots)
-    if #ids == 0 then return end
     if round > ${MAX_BATCHES} or assignedBytes > ${MAX_ASSIGNED_BYTES} then
-      saturatedWorker = slots[1]
+      if redis.call('LLEN', command.readyKey) > 0 then saturatedWorker = slots[1] end
       return
     end
-    clock()
-    local jobs = {}
-    for n, id in ipairs(ids) do jobs[n] = readReady(id) end
-    dropReady(command, #ids, ranked)
-    local used = 0
-    for _, job in ipairs(jobs) do
-      if job.payload then
-        used = used + 1
-        local fence = fenceAfter(job.lastFence)
-        redis.call('HSET', job.key, 'o', slots[used], 'f', fence)
-        assign(command, job.id, slots[used], job, fence)
-      elseif job.id then
-        leases[#leases + 1] = int(now + acceptWithin)
-        leases[#leases + 1] = dueMember(job.id, command)
-      end
+    local jobs, removed = shiftReady(command, #slots)
+    for n, job in ipairs(jobs) do
+      local fence = fenceAfter(job.lastFence)
+      redis.call('HSET', job.key, 'o', slots[n], 'f', fence)
+      assign(command, job.id, slots[n], job, fence)
     end
-    if used > 0 then redis.call('LTRIM', command.slotsKey, used, -1) end
+    if #jobs > 0 then redis.call('LTRIM', command.slotsKey, #jobs, -1) end
     writeLeases()
-    if #ids < #slots then return end
+    if removed < #slots then return end
   end
 end
 

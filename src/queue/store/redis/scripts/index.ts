@@ -17,6 +17,7 @@ import {
 import { QUERY_OUTCOMES, SETTLE, TERMINATE } from './outcome.ts'
 import { prelude, type QueueClock, SERVER_QUEUE_CLOCK } from './prelude.ts'
 import { SUBMIT } from './submit.ts'
+import { FIND_TAKEN, TAKE } from './take.ts'
 import { APPEND_LOG, PROCESS_DUE, PUBLISH_PROGRESS, REMOVE_WORKER, RENEW, SET_CAPACITY } from './worker.ts'
 
 /** The transitions of a queue, as the server runs them. */
@@ -25,6 +26,8 @@ export interface QueueScripts {
   finish: Script
   setCapacity: Script
   removeWorker: Script
+  take: Script
+  findTaken: Script
   renew: Script
   publishProgress: Script
   appendLog: Script
@@ -53,6 +56,8 @@ export function buildQueueScripts(time: QueueClock): QueueScripts {
     finish: build(DISPATCH, SETTLE, FINISH),
     setCapacity: build(DISPATCH, SET_CAPACITY),
     removeWorker: build(REMOVE_WORKER),
+    take: build(DISPATCH, TAKE),
+    findTaken: build(FIND_TAKEN),
     renew: build(RENEW),
     publishProgress: build(SETTLE, PUBLISH_PROGRESS),
     appendLog: build(APPEND_LOG),

@@ -41,10 +41,10 @@ import { PENDING_JOB_TTL } from '../../store.ts'
  *   r           `priority order`                          submit                submit of the next generation
  *   d           when its delay ends                       submit, finish        processDue, terminate
  *   -- the last attempt
- *   o           address of its worker, or of the holder   assign, renew         settle (''), finish, processDue
+ *   o           address of its worker, or of the holder   assign, renew, take   settle (''), finish, processDue
  *               that it was given to; '' or absent: none
- *   f           its fence                                 assign                ·
- *   l           '1': its worker has accepted it           renew                 finish, processDue, the next generation
+ *   f           its fence                                 assign, take          ·
+ *   l           '1': its worker has accepted it           renew, take           finish, processDue, the next generation
  *   g           its progress                              publishProgress       finish, the next generation
  *   j           `fence lines` of the last that logged     appendLog             ·
  *   a, z        attempts that failed, that stalled        finish; processDue    the next generation
@@ -76,7 +76,7 @@ import { PENDING_JOB_TTL } from '../../store.ts'
  *               failure
  *   V, E        the same, where the last attempt had not  settle
  *               been accepted: it counts as taken, too
- *   a           attempts that were accepted               renew
+ *   a           attempts that were accepted               renew, take
  *   R           attempts that ended as retry and had not  finish
  *               been accepted
  *

@@ -5,12 +5,17 @@ import { WORKER_TTL } from './prelude.ts'
 /**
  * Sets the capacity of a worker and assigns ready jobs to its slots.
  *
- * ARGV    1 worker  2 free slots  3 name of the command
- * returns the server's time in ms; the number of jobs that it was assigned; 1 if jobs are ready that one step cannot assign
+ * ARGV    1 worker  2 free slots  3 name of the command  4 slots that it had when they were set last, '': not known
+ * returns the server's time in ms; how many of the former slots were used; the number of jobs that it was assigned; 1 if jobs are
+ *         ready that one step cannot assign
  */
 export const SET_CAPACITY: string = /* lua */ `
-local command, worker, count = commands[1], ARGV[argBase + 1], num(ARGV[argBase + 2])
-redis.call('LREM', command.slotsKey, 0, worker)
+local command, worker, former = commands[1], ARGV[argBase + 1], ARGV[argBase + 4]
+local left = redis.call('LREM', command.slotsKey, 0, worker)
+-- The slots of a worker that is not known were removed, not used.
+local isKnown = former ~= '' and redis.call('HEXISTS', command.workersKey, worker) == 1
+local used = isKnown and math.max(0, num(former) - left) or 0
+local count = math.max(0, num(ARGV[argBase + 2]) - used)
 local slots = {}
 for n = 1, count do slots[n] = worker end
 for from = 1, count, 1000 do
@@ -33,7 +38,7 @@ assignReady(command)
 local assigned = batches[worker] and #batches[worker] or 0
 sendBatches()
 clock()
-return { now, assigned, saturatedWorker and 1 or 0 }
+return { now, used, assigned, saturatedWorker and 1 or 0 }
 `
 
 /**

@@ -1,4 +1,4 @@
-import { atEndOfTick } from '../time.ts'
+import { atEndOfTurn } from '../time.ts'
 
 /** Most items of one script, unless the batcher says otherwise. It blocks the server, so it must be short. */
 const MAX_ITEMS = 25
@@ -9,8 +9,8 @@ const MAX_BYTES = 256 * 1024
 /** Sends items of one group, together. */
 type SendItems<Item> = (group: string, items: readonly Item[], within: number) => void
 
-/** Collects the items of one tick, group (what a script is about) and time limit, and sends them together. */
-export class TickBatcher<Item extends { readonly bytes: number }> {
+/** Collects the items of one turn, group (what a script is about) and time limit, and sends them together. */
+export class TurnBatcher<Item extends { readonly bytes: number }> {
   readonly #send: SendItems<Item>
   readonly #maxItems: number
   readonly #pending = new Map<string, Item[]>()
@@ -26,7 +26,7 @@ export class TickBatcher<Item extends { readonly bytes: number }> {
     if (pending) return void pending.push(item)
     const items = [item]
     this.#pending.set(key, items)
-    atEndOfTick(() => {
+    atEndOfTurn(() => {
       this.#pending.delete(key)
       this.#sendAll(group, items, within)
     })
