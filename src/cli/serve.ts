@@ -97,6 +97,7 @@ function created<T>(create: () => T): T {
 
 function gatewayOptions(settings: Settings): GatewayOptions {
   const { redis, prefix, token, host, allowHost = [], basePath, maxBody, maxWait, dashboard } = settings
+  const { maxStreams, maxSockets, heartbeat, attempts } = settings
   return {
     // Not undefined, which warns that the process works alone.
     redis: redis ?? null,
@@ -106,6 +107,10 @@ function gatewayOptions(settings: Settings): GatewayOptions {
     ...(basePath !== undefined && { basePath }),
     ...(maxBody !== undefined && { maxBody }),
     ...(maxWait !== undefined && { maxWait }),
+    ...(maxStreams !== undefined && { maxStreams }),
+    ...(maxSockets !== undefined && { maxSockets }),
+    ...(heartbeat !== undefined && { heartbeat }),
+    ...(attempts !== undefined && { queueOptions: { attempts } }),
     dashboard,
     push: pushesOf(settings),
   }

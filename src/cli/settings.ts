@@ -30,12 +30,24 @@ export interface Settings extends PushSettings {
   grace: number
   /** Ms. */
   maxWait: number | undefined
+  maxStreams: number | undefined
+  maxSockets: number | undefined
+  /** Ms. */
+  heartbeat: number | undefined
+  attempts: number | undefined
   dashboard: boolean
   /** Which actions of clients are written to stderr. */
   audit: 'changes' | 'all' | undefined
 }
 
 type Table = { readonly [Name in keyof Settings]: Row<Exclude<Settings[Name], undefined>> }
+
+const UP_TO_A_MILLION = 'a whole number from 1 to 1000000'
+
+const upToAMillion = (text: string): number | undefined => integer(text, 1_000_000) || undefined
+
+/** Ms: that of a gateway. */
+const MIN_HEARTBEAT = 100
 
 const SCOPES: readonly Scope[] = ['read', 'submit', 'work', 'admin']
 
@@ -129,6 +141,34 @@ export const SETTINGS: Table = {
     description: 'the longest time that a request waits: seconds, or as 500ms',
     expected: 'a time as 10, 10s or 500ms, up to a day',
     parse: duration,
+  },
+  maxStreams: {
+    value: 'NUMBER',
+    description: 'event streams that may be open at once; 10000 by default',
+    expected: UP_TO_A_MILLION,
+    parse: upToAMillion,
+  },
+  maxSockets: {
+    value: 'NUMBER',
+    description: 'WebSockets that may be open at once; 1000 by default',
+    expected: UP_TO_A_MILLION,
+    parse: upToAMillion,
+  },
+  heartbeat: {
+    value: 'TIME',
+    description: 'how often an event stream gets a comment that keeps it alive: seconds, or as 500ms',
+    expected: 'a time as 10, 10s or 500ms, from 100ms up to a day',
+    parse: (text) => {
+      const ms = duration(text)
+      return ms !== undefined && ms >= MIN_HEARTBEAT ? ms : undefined
+    },
+  },
+  attempts: {
+    value: 'NUMBER',
+    description:
+      'how often the jobs are tried that are posted here and do not set it themselves; 1 by default',
+    expected: UP_TO_A_MILLION,
+    parse: upToAMillion,
   },
   dashboard: {
     value: 'BOOLEAN',

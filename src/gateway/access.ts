@@ -1,6 +1,6 @@
 import { createHmac, randomBytes, timingSafeEqual } from 'node:crypto'
 import type { RouteContext } from './env.ts'
-import { type AccessToken, type ResolvedGatewayOptions, SCOPES, type Scope } from './options.ts'
+import { type AccessToken, holderOf, type ResolvedGatewayOptions, SCOPES, type Scope } from './options.ts'
 import { Problem } from './problem.ts'
 import { SESSION_SECONDS, Sessions, sessionsIn } from './session.ts'
 
@@ -17,6 +17,8 @@ export interface Caller {
   readonly by: 'token' | 'session' | 'nothing'
   /** Of its token. */
   readonly name?: string | undefined
+  /** Whose token it is. Undefined if the gateway needs none. */
+  readonly holder?: unknown
   /** When its session ends, ms since the epoch. Undefined: never. */
   readonly until?: number | undefined
 }
@@ -74,7 +76,7 @@ export class Access {
   callerWith(token: string): Caller | undefined {
     if (!this.#tokens) return { scopes: SCOPES, by: 'nothing' }
     const grant = this.#grantOf(token)
-    return grant && { scopes: grant.scopes, name: grant.name, by: 'token' }
+    return grant && { scopes: grant.scopes, name: grant.name, holder: holderOf(grant), by: 'token' }
   }
 
   /** Starts a session. Undefined if the token is not known. */
@@ -151,8 +153,8 @@ export class Access {
   }
 }
 
-function callerBySession({ scopes, name }: AccessToken, until: number): Caller {
-  return { scopes, name, by: 'session', until }
+function callerBySession(grant: AccessToken, until: number): Caller {
+  return { scopes: grant.scopes, name: grant.name, holder: holderOf(grant), by: 'session', until }
 }
 
 /** The value of a header of a request, by its name in lower case. */

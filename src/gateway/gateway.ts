@@ -28,7 +28,7 @@ import { internalProblem, Problem, problemOf } from './problem.ts'
 import { PushWorkers } from './push/push-workers.ts'
 import { Queues } from './queues.ts'
 import { ROUTES } from './routes/index.ts'
-import { keepSockets, Sockets } from './ws/sockets.ts'
+import { keepSockets, Sockets, socketsOf } from './ws/sockets.ts'
 
 /** A gateway. `fetch` needs no `this`. */
 export interface Gateway extends AsyncDisposable {
@@ -77,10 +77,11 @@ class HttpGateway implements Gateway {
 
   constructor(given: GatewayOptions) {
     const options = resolveGatewayOptions(given)
+    const sockets = () => socketsOf(this).size
     const link = connectionFor(given, 'Gateway')
     this.#release = link?.release ?? (async () => {})
     try {
-      this.#deps = createDeps(given, options, link?.connection)
+      this.#deps = createDeps(given, options, link?.connection, sockets)
       this.#app = createApp(this.#deps)
       keepSockets(this, new Sockets(this.#deps))
     } catch (error) {
@@ -153,6 +154,7 @@ function createDeps(
   given: GatewayOptions,
   options: ResolvedGatewayOptions,
   connection: Connection | undefined,
+  sockets: () => number,
 ): GatewayDeps {
   const { prefix, maxBody } = options
   const codec = jsonTextCodec
@@ -175,6 +177,8 @@ function createDeps(
   const answers = new RecentAnswers(members, clock)
   const facts = { queues, locker, answers, services: given.services, prefix }
   const reader = new OverviewReader(facts, connection ? 'redis' : 'memory')
+  const pushWorkers = new PushWorkers(options.push, { clock, maxBody, openQueue })
+  const open = { waiting: () => lifecycle.waiting, streams: () => streams.size, sockets }
   return {
     ...{ options, clock, queues, locker, facts },
     messaging: new Messaging({
@@ -184,12 +188,12 @@ function createDeps(
     access: new Access(options),
     lifecycle,
     streams,
-    watches: new QueueWatches(queues),
+    watches: new QueueWatches(queues, options.tokens),
     feeds: new Feeds(clock),
-    metrics: new Metrics({ queues, open: { waiting: () => lifecycle.waiting, streams: () => streams.size } }),
+    metrics: new Metrics({ queues, open, pushes: () => pushWorkers.figures }),
     clients: new Clients(census, clock, prefix),
     snapshots: new Snapshots(() => reader.read(), clock),
-    pushWorkers: new PushWorkers(options.push, { clock, maxBody, openQueue }),
+    pushWorkers,
   }
 }
 

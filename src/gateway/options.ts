@@ -42,6 +42,11 @@ export interface AccessToken {
   name?: string | undefined
 }
 
+/** The holder of a token: those of one name are one holder. */
+export function holderOf(token: AccessToken): unknown {
+  return token.name ?? token
+}
+
 /** Options of a gateway. Durations are in ms. */
 export interface GatewayOptions {
   /**

@@ -12,6 +12,8 @@ export interface ProblemOptions {
   failure?: RemoteFailure | undefined
   /** Of a call to a service: whether its handler has run. */
   ran?: Ran | undefined
+  /** Of a post of several jobs: what became of each. */
+  jobs?: readonly object[] | undefined
   /** The request may have taken effect: the answer does not ask for it again. */
   mayHaveHappened?: boolean | undefined
   headers?: Readonly<Record<string, string>> | undefined
@@ -36,6 +38,7 @@ export class Problem extends Error {
   readonly id: string | undefined
   readonly failure: RemoteFailure | undefined
   readonly ran: Ran | undefined
+  readonly jobs: readonly object[] | undefined
   readonly headers: Readonly<Record<string, string>>
 
   constructor(status: number, error: string, options: ProblemOptions = {}) {
@@ -46,15 +49,17 @@ export class Problem extends Error {
     this.id = options.id
     this.failure = options.failure
     this.ran = options.ran
+    this.jobs = options.jobs
     const isRepeatable = REPEATABLE.includes(status) && !options.mayHaveHappened
     this.headers = isRepeatable ? { ...RETRY_AFTER, ...options.headers } : (options.headers ?? {})
   }
 
-  /** The same about a job. */
-  withId(id: string | undefined): Problem {
-    const { status, error, detail, failure, ran, headers, cause } = this
+  /** The same, about a job or several. */
+  about(more: Pick<ProblemOptions, 'id' | 'jobs' | 'detail'>): Problem {
+    const { status, error, detail, id, failure, ran, jobs, headers, cause } = this
     const mayHaveHappened = !('retry-after' in headers)
-    return new Problem(status, error, { detail, id, failure, ran, mayHaveHappened, headers, cause })
+    const same = { detail, id, failure, ran, jobs, mayHaveHappened, headers, cause }
+    return new Problem(status, error, { ...same, ...more })
   }
 
   /** The answer to the client. */
@@ -65,10 +70,10 @@ export class Problem extends Error {
 
   /** The members of the answer. */
   toJSON(): Record<string, unknown> {
-    const { status, error, detail, id, failure, ran } = this
+    const { status, error, detail, id, failure, ran, jobs } = this
     const type = `urn:soloflight:problem:${error.replace(/[^a-z0-9]+/g, '-')}`
     const title = error.charAt(0).toUpperCase() + error.slice(1)
-    return { type, title, status, detail, id, error, failure, ran }
+    return { type, title, status, detail, id, error, failure, ran, jobs }
   }
 }
 

@@ -53,6 +53,16 @@ export interface QueueCounters {
   stalled: number
 }
 
+/** Statistics of a queue in this process. */
+export interface QueueStats extends QueueCounters {
+  /** Number of jobs whose outcome this process waits for. */
+  waiting: number
+  /** Number of jobs that run in this process. */
+  running: number
+  /** Whether the subscription to messages is established. */
+  subscribed: boolean
+}
+
 /** The attempt of an event. */
 export interface ReportedAttempt extends ResultSource {
   readonly command: string

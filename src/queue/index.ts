@@ -2,7 +2,7 @@
 
 export { JsonText } from '../kernel/codec/json-text.ts'
 export { jsonTextCodec } from '../kernel/codec/json-text-codec.ts'
-export type { Disposition, FeedEvent, JobEvent, QueueEvents, WatchOptions } from './events.ts'
+export type { Disposition, FeedEvent, JobEvent, QueueEvents, QueueStats, WatchOptions } from './events.ts'
 export {
   type AnyJobs,
   type BulkJob,
@@ -24,7 +24,7 @@ export {
   type RetainOptions,
   type SubmitOptions,
 } from './options.ts'
-export { type QueueStats, RedisQueue } from './queue.ts'
+export { RedisQueue } from './queue.ts'
 export { MemoryQueueStore, type MemoryQueueStoreOptions } from './store/memory-store.ts'
 export type { Conflict, Counts, JobState, Renewal, Retention } from './store/store.ts'
 export type { QueueTotals } from './store/totals.ts'

@@ -4,7 +4,7 @@ import type { JsonText } from '../kernel/codec/json-text.ts'
 import { checkDuration, checkFunction, checkTimeout } from '../kernel/options.ts'
 import { connectionFor } from '../kernel/redis/connection.ts'
 import { awaitReady, READY_TIMEOUT_MS } from '../kernel/redis/readiness.ts'
-import { EventReporter, type FeedEvent, type QueueCounters, type WatchOptions, watchFeed } from './events.ts'
+import { EventReporter, type FeedEvent, type QueueStats, type WatchOptions, watchFeed } from './events.ts'
 import {
   type AnyJobs,
   type BulkJob,
@@ -38,7 +38,6 @@ import { RedisQueueStore } from './store/redis/redis-store.ts'
 import type { Submission } from './store/store.ts'
 import { type BegunSubmission, OutcomeWaits } from './submitting/outcome-waits.ts'
 import {
-  type AcceptedReply,
   assertNotAborted,
   checkName,
   closedError,
@@ -52,16 +51,6 @@ import { parseToken } from './taking/token.ts'
 import type { DuePoller } from './working/due-poller.ts'
 import type { Handler } from './working/running-job.ts'
 import { createDuePoller, Workers } from './working/workers.ts'
-
-/** Statistics of a queue in this process. */
-export interface QueueStats extends QueueCounters {
-  /** Number of jobs whose outcome this process waits for. */
-  waiting: number
-  /** Number of jobs that run in this process. */
-  running: number
-  /** Whether the subscription to messages is established. */
-  subscribed: boolean
-}
 
 /** How long `close` waits for running jobs by default, ms. */
 const DEFAULT_GRACE = 5_000
@@ -202,14 +191,15 @@ export class RedisQueue<Jobs extends JobMap<Jobs> = AnyJobs>
     this.#assertOpen()
     const submission = createSubmission(command, payload, options, false, this.#context.options)
     assertNotAborted(submission.id, options.signal)
-    const accepted = submitDetached(submission, this.#context)
+    const accepted = this.#submitDetached(submission)
     this.#context.registration.use()
-    const reply = await accepted
-    this.#events.counters.submitted++
-    return this.#handleOf(submission, reply)
+    return accepted
   }
 
-  #handleOf({ id, command }: Submission, { status, generation }: AcceptedReply): Job<never> {
+  async #submitDetached(submission: Submission): Promise<Job<never>> {
+    const { id, command } = submission
+    const { status, generation } = await submitDetached(submission, this.#context)
+    this.#events.counters.submitted++
     this.#events.submitted(id, command, status)
     return new Job(id, command, status, generation, this)
   }
@@ -219,15 +209,21 @@ export class RedisQueue<Jobs extends JobMap<Jobs> = AnyJobs>
    * @throws as {@link enqueue}, with the error of the first job that was refused. The other jobs may have been accepted.
    */
   async enqueueMany(jobs: readonly BulkJob<Jobs>[]): Promise<Job[]> {
+    return (await this.enqueueEach(jobs)).map((each) => {
+      if (each.status === 'rejected') throw each.reason
+      return each.value
+    })
+  }
+
+  /** As {@link enqueueMany}, and tells what became of each job. @internal */
+  async enqueueEach(jobs: readonly BulkJob<Jobs>[]): Promise<PromiseSettledResult<Job>[]> {
     this.#assertOpen()
     const submissions = jobs.map(({ command, payload, options = {} }) =>
       createSubmission(command, payload, options, false, this.#context.options),
     )
-    const accepted = submissions.map((submission) => submitDetached(submission, this.#context))
+    const accepted = submissions.map((submission) => this.#submitDetached(submission))
     if (jobs.length > 0) this.#context.registration.use()
-    const replies = await Promise.all(accepted)
-    this.#events.counters.submitted += jobs.length
-    return replies.map((reply, index) => this.#handleOf(submissions[index] as Submission, reply))
+    return Promise.allSettled(accepted)
   }
 
   /** Waits for the outcome of a job: see {@link Job.result}. `isReader`: `abortUnwanted` does not cancel it when he leaves. */

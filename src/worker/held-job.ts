@@ -175,18 +175,19 @@ export class HeldJob {
 
   async #fail(reason: unknown): Promise<JobEnd> {
     const { attempt, attempts } = this.handed
-    const answer = await this.#tell('failed', failureText(reason))
+    const isFinal = isFinalFailure(reason)
+    const answer = await this.#tell(isFinal ? 'failed&retry=0' : 'failed', failureText(reason))
     if (answer && answer.status >= 300)
       this.#lose(new LeaseLostError(`The gateway refuses the failure: ${describeAnswer(answer)}`))
     if (this.#state === 'lost') return this.#lostEnd()
-    return { kind: 'failed', reason, isDead: attempts !== undefined && attempt >= attempts }
+    return { kind: 'failed', reason, isDead: isFinal || (attempts !== undefined && attempt >= attempts) }
   }
 
   /**
    * Tells how the job ended, until a gateway accepts it, or refuses it as it stands. Undefined: the job is lost. A refusal for
    * another reason, as a wrong token, may pass.
    */
-  async #tell(flag: '' | 'failed' | 'again', body: string | undefined): Promise<Answer | undefined> {
+  async #tell(flag: '' | 'failed' | 'failed&retry=0' | 'again', body: string | undefined): Promise<Answer | undefined> {
     const path = `${queuePath(this.handed.queue)}${flag === '' ? '' : `?${flag}`}`
     for (let tries = 1; !this.#isOver; tries++) {
       const answer = await this.#request('PUT', path, body)
@@ -321,6 +322,16 @@ function isCancelled({ status, text }: Answer): boolean {
   try {
     return (JSON.parse(text ?? '') as { cancelled?: unknown } | null)?.cancelled === true
   } catch {
+    return false
+  }
+}
+
+/** Whether no attempt follows: the error has the property `retry: false`. */
+function isFinalFailure(reason: unknown): boolean {
+  try {
+    return (reason as { retry?: unknown } | null | undefined)?.retry === false
+  } catch {
+    // It may be a proxy.
     return false
   }
 }

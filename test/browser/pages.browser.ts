@@ -28,6 +28,13 @@ before(async () => {
   await mails.enqueue('digest', {}, { delay: 3_600_000 })
   Object.assign(ids, { failed: bad.id, running: good.id })
   await scene.queue('unserved').enqueue('print', [1, 2])
+  const crowd = Array.from({ length: 1_001 }, (_, n) => ({
+    command: n % 2 ? 'send' : 'print',
+    payload: n,
+    options: { delay: 3_600_000 },
+  }))
+  await scene.queue('crowd').enqueueMany(crowd)
+  for (const command of ['print', 'send']) await scene.queue('crowd').enqueue(command, 'now')
   const idle = scene.queue('idle')
   await idle.pause()
   await idle.enqueue('print', 1)
@@ -57,6 +64,7 @@ const PAGES: readonly [name: string, hash: () => string, shows: () => readonly (
     () => ['mails', 'unserved', 'No worker is connected', 'The queue is paused', 'paused'],
   ],
   ['a queue', () => '#/queues/mails', () => ['Jobs per second', 'Commands', 'send']],
+  ['a queue with many jobs', () => '#/queues/crowd', () => ['Not all jobs are counted by command']],
   ['failed jobs', () => '#/queues/mails?state=failed', () => ['no such address', ids.failed]],
   [
     'a job that runs',

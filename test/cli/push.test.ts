@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict'
 import { join } from 'node:path'
 import { test } from 'node:test'
+import { certificateFor } from '../support/certificate.ts'
 import { Cli, fileOf } from '../support/cli.ts'
 import { ROOT } from '../support/packed.ts'
 import { answer, assertSigned, PushReceiver, SECRET } from '../support/receiver.ts'
@@ -27,6 +28,24 @@ test('cli push - the receiver in Python of the guide accepts what is signed with
   assert.equal(failed.status, 500)
   assert.match(failed.text, /answered: 422.*not a whole number/)
   assert.match((await post('others', '12')).text, /answered: 401.*wrong signature/)
+})
+
+test('cli push - a receiver at https: is called if its certificate is trusted, for its own name', async () => {
+  const [trusted, other] = await Promise.all([certificateFor('localhost'), certificateFor('elsewhere')])
+  await using receiver = await PushReceiver.start(answer(200, '"by TLS"'), '127.0.0.1', trusted)
+  await using misnamed = await PushReceiver.start(answer(200), '127.0.0.1', other)
+  const serve = (url: string, certificate: string | undefined) => {
+    const args = ['--push', `jobs=${url}`, '--push-secret', SECRET, '--push-allow-internal', 'true']
+    return Cli.serve([...args, '--push-attempts', '1'], { NODE_EXTRA_CA_CERTS: certificate })
+  }
+  await using trusting = await serve(receiver.url, trusted.file)
+  assert.deepEqual((await trusting.post(1)).text, '"by TLS"')
+  assertSigned(await receiver.receives(1), SECRET)
+  await using distrusting = await serve(receiver.url, undefined)
+  assert.match((await distrusting.post(1)).text, /cannot be reached: DEPTH_ZERO_SELF_SIGNED_CERT/)
+  await using mistaken = await serve(misnamed.url, other.file)
+  assert.match((await mistaken.post(1)).text, /cannot be reached: ERR_TLS_CERT_ALTNAME_INVALID/)
+  assert.deepEqual([receiver.received.length, misnamed.received.length], [1, 0])
 })
 
 test('cli push - a gateway that is killed in the middle: another one posts the job again', async () => {

@@ -2,6 +2,7 @@ import assert from 'node:assert/strict'
 import { once } from 'node:events'
 import { createServer } from 'node:net'
 import { test } from 'node:test'
+import { WebSocket } from 'ws'
 import { Bus } from '../../src/index.ts'
 import { Cli, fileOf } from '../support/cli.ts'
 import { freePort, LOCALHOST } from '../support/ports.ts'
@@ -48,6 +49,29 @@ test('cli serve - with a token it serves other addresses, and the token is neede
     await Promise.all([statusWith(), statusWith('wrong'), statusWith('secret')]),
     [401, 401, 201],
   )
+})
+
+test('cli serve - bounds of streams and sockets, the heartbeat and the attempts of jobs are settings', async () => {
+  await using cli = await Cli.serve(['--max-streams', '1', '--heartbeat', '100ms', '--attempts', '2'], {
+    SOLOFLIGHT_MAX_SOCKETS: '1',
+  })
+  const stream = await fetch(`${cli.url}/events`)
+  assert.equal((await fetch(`${cli.url}/events`)).status, 503)
+  let told = ''
+  for await (const chunk of stream.body ?? []) {
+    told += Buffer.from(chunk)
+    // The comment of a heartbeat.
+    if (/^:/m.test(told)) break
+  }
+  await fetch(`${cli.url}/q/jobs`, { method: 'POST', body: '1' })
+  const { headers } = await fetch(`${cli.url}/q/jobs?lease=30`)
+  assert.equal(headers.get('x-job-attempts'), '2')
+  const first = new WebSocket(`${cli.url.replace('http', 'ws')}/ws`)
+  await once(first, 'open')
+  const second = new WebSocket(`${cli.url.replace('http', 'ws')}/ws`)
+  const [error] = await once(second, 'error')
+  assert.match(String(error), /503/)
+  first.terminate()
 })
 
 test('cli serve - it answers to the names of this machine, of its address, and to those that are allowed', async () => {

@@ -29,6 +29,10 @@ const DEFAULTS = {
   drain: 0,
   grace: 5_000,
   maxWait: undefined,
+  maxStreams: undefined,
+  maxSockets: undefined,
+  heartbeat: undefined,
+  attempts: undefined,
   dashboard: true,
   push: undefined,
   pushSecret: undefined,
@@ -48,7 +52,10 @@ test('cli settings - without any there are the defaults', async () => {
 test('cli settings - flags and variables are named after the settings', () => {
   assert.deepEqual(
     NAMES.map(flagOf).filter((flag) => flag.length > 8 && !flag.startsWith('--push')),
-    ['--token-file', '--allow-host', '--base-path', '--max-body', '--max-wait', '--dashboard'],
+    [
+      ...['--token-file', '--allow-host', '--base-path', '--max-body', '--max-wait'],
+      ...['--max-streams', '--max-sockets', '--heartbeat', '--attempts', '--dashboard'],
+    ],
   )
   assert.deepEqual(['redis', 'maxBody'].map(variableOf), ['SOLOFLIGHT_REDIS', 'SOLOFLIGHT_MAX_BODY'])
 })
@@ -69,6 +76,10 @@ test('cli settings - all are given by a file, as texts or numbers', async () => 
     drain: '10s',
     grace: 2.5,
     maxWait: 20,
+    maxStreams: 5,
+    maxSockets: '6',
+    heartbeat: '2s',
+    attempts: 3,
     dashboard: false,
     push: 'jobs=https://example.com/',
     pushSecret: SECRET,
@@ -94,6 +105,8 @@ test('cli settings - all are given by a file, as texts or numbers', async () => 
     push: [{ queue: 'jobs', url: 'https://example.com/' }],
     pushSecret: [SECRET, SECRET].map((secret) => ({ queue: undefined, secret })),
     maxWait: 20_000,
+    maxSockets: 6,
+    heartbeat: 2_000,
     pushTimeout: 20_000,
   })
 })
@@ -119,6 +132,8 @@ for (const [name, text, expected] of [
   ['port', '65535', 65_535],
   ['basePath', '/a/b', '/a/b'],
   ['allowHost', ['a.example B.example', '[::1] ::2'], ['a.example', 'b.example', '[::1]', '[::2]']],
+  ['heartbeat', '100ms', 100],
+  ['attempts', '1000000', 1_000_000],
   ['pushTimeout', '5', 5_000],
   ['pushAttempts', '7', 7],
   ['pushConcurrency', '1000', 1_000],
@@ -156,6 +171,10 @@ for (const [name, ...texts] of [
   ['maxBody', '0', '-1', '1.5MiB', '1GiB', '1e9'],
   ['host', 'http://localhost', 'a b', 'a/b'],
   ['basePath', 'jobs', '/', '/a/', '//a', '/a?b', '/a b', '/%2e'],
+  ['maxStreams', '0', '-1', '1000001', '1k'],
+  ['maxSockets', '0', '1.5', '1e3'],
+  ['heartbeat', '0', '99ms', '86401', '1m'],
+  ['attempts', '0', '1000001', 'Infinity'],
   ['pushTimeout', '0', '-1', '86401', '1m'],
   ['pushAttempts', '0', '1.5', '1000001', 'Infinity'],
   ['pushConcurrency', '0', '1001'],

@@ -1,7 +1,12 @@
 // Jobs are posted: byte for byte, unique or idempotent, and waited for.
 
 import assert from 'node:assert/strict'
-import { type Answer, assertProblem, type GatewayServer, onBothWorlds } from '../support/gateway.ts'
+import { test } from 'node:test'
+import { createGateway } from '../../src/gateway/index.ts'
+import { QueueKeys } from '../../src/queue/store/redis/queue-calls.ts'
+import { dedupeId } from '../../src/queue/submitting/submission.ts'
+import { type Answer, assertProblem, type GatewayServer, onBothWorlds, serve } from '../support/gateway.ts'
+import { setup } from '../support/setup.ts'
 import { until } from '../support/wait.ts'
 
 const TEXT = '{ "b":1.0, "a":9007199254740993, "a":2, "é":"\\u00e9" }'
@@ -188,3 +193,110 @@ onBothWorlds('submit - a job is told as it was posted, byte for byte', async (wo
   for (const path of [`/j/exact/${id}`, '/jobs/exact?text=BIG', '/status/exact?with_desc=1'])
     assert.ok((await gateway.call('GET', path)).text.includes(body), path)
 })
+
+interface PostedJobs {
+  jobs: { id?: string; disposition?: string; status?: number; error?: string }[]
+}
+
+onBothWorlds('submit - several jobs under one key are posted once, and each is answered for', async (w) => {
+  const gateways = await Promise.all([w.open(), w.open()])
+  const headers = { 'idempotency-key': 'several' }
+  const post = (n: number, jobs: readonly unknown[]) =>
+    gateways[(n % 2) as 0 | 1].call('POST', '/qb/foo', { body: JSON.stringify({ jobs }), headers })
+  const answers = await Promise.all(Array.from({ length: 10 }, (_, n) => post(n, [1, 1, 2])))
+  const [first, ...others] = answers.map(({ json }) => (json as PostedJobs).jobs.map(({ id }) => id))
+  assert.equal(new Set(first).size, 3)
+  for (const ids of others) assert.deepEqual(ids, first)
+  assert.equal((await w.queue('foo').counts()).waiting, 3)
+  const again = await post(0, [1, 1, 2])
+  assert.equal(again.status, 200)
+  assert.deepEqual(
+    (again.json as PostedJobs).jobs.map(({ disposition }) => disposition),
+    ['joined', 'joined', 'joined'],
+  )
+  // One in the middle differs: it alone is refused, and the answer says so.
+  const differing = await post(1, [1, 7, 2, 3])
+  assertProblem(differing, 422, 'key was used for another job')
+  assert.deepEqual(
+    (differing.json as PostedJobs).jobs.map(({ id, ...rest }) => ({ ...rest, isFirst: first?.includes(id) })),
+    [
+      { disposition: 'joined', isFirst: true },
+      { status: 422, error: 'key was used for another job', isFirst: false },
+      { disposition: 'joined', isFirst: true },
+      { disposition: 'created', isFirst: false },
+    ],
+  )
+  assert.equal((await w.queue('foo').counts()).waiting, 4)
+  // A key of one post is not that of several.
+  assert.equal((await gateways[0].call('POST', '/q/foo', { body: '1', headers })).status, 201)
+})
+
+onBothWorlds('submit - of several jobs none is posted if one is invalid', async (w) => {
+  const { call } = await w.open({ queueOptions: { maxPayload: 20 } })
+  const tooLarge = JSON.stringify({ jobs: [1, 'x'.repeat(30), 3] })
+  assertProblem(await call('POST', '/qb/foo', { body: tooLarge }), 413, 'too large')
+  assertProblem(await call('POST', '/qb/foo', { body: '{"jobs":[1,tru,3]}' }), 400, 'invalid json')
+  assertProblem(await call('POST', '/qb/foo?key=', { body: '{"jobs":[1]}' }), 400, 'invalid parameter')
+  assertProblem(await call('POST', '/qb/foo?uniq=k', { body: '{"jobs":[1]}' }), 400, 'invalid parameter')
+  assert.equal((await w.queue('foo').counts()).waiting, 0)
+})
+
+test('submit - the answer to several jobs says which ones Redis has refused, and a key makes it safe to repeat', async () => {
+  await using t = await setup()
+  const server = await serve(createGateway({ redis: t.redis }))
+  try {
+    const { call } = server
+    const body = '{"jobs":["a","b","c"]}'
+    const id = dedupeId('job', 'key', 'b:1:k')
+    const record = `${new QueueKeys('soloflight', 'foo').base}j/${id}`
+    const client = await t.client()
+    await client.set(record, 'of another type')
+    const refused = await call('POST', '/qb/foo?key=k', { body })
+    assertProblem(refused, 503, 'store is unavailable')
+    const { jobs } = refused.json as PostedJobs
+    assert.deepEqual(
+      jobs.map(({ disposition, error }) => disposition ?? error),
+      ['created', 'store is unavailable', 'created'],
+    )
+    await client.del(record)
+    const repeated = await call('POST', '/qb/foo?key=k', { body })
+    assert.equal(repeated.status, 201)
+    const after = (repeated.json as PostedJobs).jobs
+    assert.deepEqual(
+      after.map(({ disposition }) => disposition),
+      ['joined', 'created', 'joined'],
+    )
+    assert.deepEqual([after[0]?.id, after[2]?.id], [jobs[0]?.id, jobs[2]?.id])
+  } finally {
+    await server.close()
+  }
+})
+
+onBothWorlds(
+  'submit - jobs of one uniq have one id: each post gets its own result, and who waits for the id that of the last',
+  async (w) => {
+    const { call } = await w.open()
+    const finish = async (result: string) => {
+      const { headers } = await call('GET', '/q/foo?lease=60&wait=20')
+      await call('PUT', '/q/foo', { body: result, lease: headers.get('x-lease') ?? '' })
+    }
+    const first = call('POST', '/q/foo?uniq=k&wait=20', { body: '1' })
+    const taken = await call('GET', '/q/foo?lease=60&wait=20')
+    const second = await call('POST', '/q/foo?uniq=k', { body: '2' })
+    const id = idOf(second)
+    assert.deepEqual([second.status, id], [201, taken.headers.get('x-job-id')])
+    // The one that runs is told first.
+    const running = (await call('GET', `/j/foo/${id}`)).json as { state: string; job: number }
+    assert.deepEqual([running.state, running.job], ['active', 1])
+    const waits = call('GET', `/j/foo/${id}?wait=20`)
+    const waiters = async () => ((await call('GET', `/j/foo/${id}`)).json as { waiters: number }).waiters
+    await until(async () => (await waiters()) === 2, { what: 'both to wait' })
+    await call('PUT', '/q/foo', { body: '"one"', lease: taken.headers.get('x-lease') ?? '' })
+    assert.equal((await first).text, '"one"')
+    const between = (await call('GET', `/j/foo/${id}`)).json as { state: string; job: number }
+    assert.deepEqual([between.state, between.job], ['waiting', 2])
+    await finish('"two"')
+    const last = (await waits).json as { state: string; result: string }
+    assert.deepEqual([last.state, last.result], ['completed', 'two'])
+  },
+)

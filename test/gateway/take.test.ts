@@ -94,6 +94,28 @@ onBothWorlds(
   },
 )
 
+onBothWorlds('take - a failure without a retry is the last one, whatever attempts are left', async (w) => {
+  const gateway = await w.open()
+  const { call } = gateway
+  const { id } = (await call('POST', '/q/foo?attempts=5', { body: '1' })).json as { id: string }
+  const lease = leaseOf(await call('GET', '/q/foo?lease=30'))
+  const wrong = [
+    ['retry=0', 'invalid parameter'],
+    ['again&retry=0', 'invalid parameter'],
+    ['failed&retry=no', 'invalid parameter'],
+  ] as const
+  for (const [query, error] of wrong)
+    assertProblem(await call('PUT', `/q/foo?${query}`, { ...lease, body: '1' }), 400, error)
+  for (let times = 0; times < 2; times++)
+    assert.equal((await call('PUT', '/q/foo?failed&retry=0', { ...lease, body: '"no use"' })).status, 204)
+  const { state, failure } = await stateOf(gateway, id)
+  assert.deepEqual([state, (failure as { message: string }).message], ['failed', 'no use'])
+  const other = (await call('POST', '/q/foo?attempts=5', { body: '2' })).json as { id: string }
+  const again = leaseOf(await call('GET', '/q/foo?lease=30'))
+  assert.equal((await call('PUT', '/q/foo?failed&retry=1', { ...again, body: '1' })).status, 204)
+  assert.equal((await stateOf(gateway, other.id))['retries'], 1)
+})
+
 onBothWorlds('take - a job that was cancelled or removed is told of at the next renewal', async (w) => {
   const { call } = await w.open()
   const { id } = (await call('POST', '/q/foo', { body: '1' })).json as { id: string }
@@ -114,6 +136,7 @@ onBothWorlds('take - forged and foreign leases are refused', async (w) => {
   await call('POST', '/q/foo', { body: '1' })
   const { headers } = leaseOf(await call('GET', '/q/foo?lease=30'))
   const token = headers['x-lease']
+  assert.match(token, /^[\w-]+\.30000$/)
   const [encoded = '', duration = ''] = token.split('.')
   const content = JSON.parse(Buffer.from(encoded, 'base64url').toString()) as unknown[]
   const forged = Buffer.from(JSON.stringify(content.with(5, 'A'.repeat(22)))).toString('base64url')
@@ -122,6 +145,8 @@ onBothWorlds('take - forged and foreign leases are refused', async (w) => {
     'x',
     encoded,
     `${encoded}.`,
+    `${token}.${duration}`,
+    `${encoded}.30s`,
     `.${duration}`,
     `${encoded}.0`,
     `${encoded}x.30000`,
@@ -154,6 +179,8 @@ onBothWorlds('take - a batch is leased, each item with its own lease', async (w)
     [1, 2],
   )
   for (const { id, lease } of items) {
+    // In JSON it is the same text as in the header.
+    assert.match(lease, /^[\w-]+\.30000$/)
     assert.equal((await call('PUT', '/q/foo', { body: '"done"', headers: { 'x-lease': lease } })).status, 204)
     assert.equal(((await call('GET', `/j/foo/${id}`)).json as { result: string }).result, 'done')
   }

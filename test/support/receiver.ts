@@ -2,7 +2,9 @@ import assert from 'node:assert/strict'
 import { createHmac } from 'node:crypto'
 import { once } from 'node:events'
 import { createServer, type IncomingMessage, type RequestListener, type ServerResponse } from 'node:http'
+import { createServer as createSecureServer } from 'node:https'
 import type { AddressInfo } from 'node:net'
+import type { Certificate } from './certificate.ts'
 import { until } from './wait.ts'
 
 /** A secret of Standard Webhooks. */
@@ -28,13 +30,14 @@ export class PushReceiver implements AsyncDisposable {
   left = 0
   readonly #server: ReturnType<typeof createServer>
 
-  private constructor(server: ReturnType<typeof createServer>) {
+  private constructor(server: ReturnType<typeof createServer>, origin: string) {
     this.#server = server
     this.port = (server.address() as AddressInfo).port
-    this.url = `http://127.0.0.1:${this.port}/hook`
+    this.url = `${origin}:${this.port}/hook`
   }
 
-  static async start(respond: Respond, host = '127.0.0.1'): Promise<PushReceiver> {
+  /** `tls`: it is at `https://localhost`, with this certificate. */
+  static async start(respond: Respond, host = '127.0.0.1', tls?: Certificate): Promise<PushReceiver> {
     let receiver: PushReceiver | undefined
     const listener: RequestListener = async (request, response) => {
       const chunks: Buffer[] = []
@@ -47,11 +50,12 @@ export class PushReceiver implements AsyncDisposable {
       })
       respond(response, noted, received.push(noted) - 1)
     }
-    const server = createServer((request, response) => {
+    const onRequest: RequestListener = (request, response) => {
       Promise.resolve(listener(request, response)).catch(() => {})
-    })
+    }
+    const server = tls ? createSecureServer(tls, onRequest) : createServer(onRequest)
     await once(server.listen(0, host), 'listening')
-    receiver = new PushReceiver(server)
+    receiver = new PushReceiver(server, tls ? 'https://localhost' : 'http://127.0.0.1')
     return receiver
   }
 

@@ -107,6 +107,22 @@ onBothWorlds(
   },
 )
 
+onBothWorlds('http worker - an error with `retry: false` is the last one', async (world) => {
+  const gateway = await world.open()
+  const dead: unknown[] = []
+  await using worker = await startWorker<string, never>(gateway, {
+    work() {
+      throw Object.assign(new Error('no such address'), { retry: false })
+    },
+    fail: (job, _, { attempt }) => dead.push([job, attempt]),
+  })
+  const { state, retries, failure } = await statusOf(gateway, await post(gateway, '"x"', 'attempts=3'))
+  assert.deepEqual([state, retries, (failure as Error).message], ['failed', 0, 'no such address'])
+  await until(() => dead.length > 0, { what: 'fail' })
+  assert.deepEqual(dead, [['x', 1]])
+  assert.equal(worker.stats().dead, 1)
+})
+
 onBothWorlds(
   'http worker - a job is tried as often as the gateway says if its post does not',
   async (world) => {

@@ -23,7 +23,7 @@ const COUNT_LINES: readonly Line[] = [
 /** What is shown of a queue of which the snapshot does not tell: it may still have jobs. */
 const UNKNOWN: Omit<QueueView, 'name'> = {
   ...{ waiting: 0, delayed: 0, running: 0, failed: 0, paused: false, oldest: null, commands: [], why: null },
-  totals: { submitted: 0, completed: 0, failed: 0 },
+  ...{ totals: { submitted: 0, completed: 0, failed: 0 }, commandsComplete: true },
 }
 
 export function QueuePage({
@@ -106,6 +106,12 @@ export function QueuePage({
             empty=""
           />
         </section>
+      )}
+      {!queue.commandsComplete && (
+        <p class="hint">
+          Not all jobs are counted by command: only the first 1,000 that are delayed, run or have failed, of
+          100 commands with a worker or a job that waits.
+        </p>
       )}
       <Jobs queue={queue} filter={filter} store={overview.store} />
     </>

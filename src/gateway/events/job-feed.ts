@@ -1,13 +1,14 @@
 import { AbortedError, RemoteError, RemovedError } from '../../errors.ts'
 import { reportHookError } from '../../kernel/hooks.ts'
 import type { Job, JobStatus, RedisQueue } from '../../queue/index.ts'
+import type { Caller } from '../access.ts'
 import { jobMembers } from '../http/job-text.ts'
 import { objectText, textOf } from '../http/json.ts'
 import { internalProblem, problemOf } from '../problem.ts'
 import type { Queues } from '../queues.ts'
 import type { Feed } from './feed.ts'
 import type { FeedSource } from './feeds.ts'
-import type { QueueWatches } from './queue-watches.ts'
+import type { QueueWatcher, QueueWatches } from './queue-watches.ts'
 
 /** The id of a last event. A client that comes again with it has seen all. */
 export const END_ID = 'end'
@@ -23,17 +24,23 @@ export function jobText(queue: string, id: string, status: JobStatus | undefined
 }
 
 /** The states and the progress of one job, and its outcome as the last event. One wait serves all clients. */
-export function jobFeed(watches: QueueWatches, queues: Queues, name: string, job: Job): FeedSource {
+export function jobFeed(
+  { watches, queues }: { readonly watches: QueueWatches; readonly queues: Queues },
+  name: string,
+  job: Job,
+  caller: Caller | undefined,
+): FeedSource {
   return async (feed) => {
     const { queue, release } = queues.hold(name)
     const following = new FollowedJob(queue, name, job, feed)
     try {
-      const stopWatching = await watches.watch(name, {
+      const watcher: QueueWatcher = {
         onEvent: ({ id }) => {
           if (id === job.id) following.look()
         },
         onGap: () => following.look(),
-      })
+      }
+      const stopWatching = await watches.watch(name, watcher, caller)
       following.start()
       return () => {
         following.stop()
@@ -65,14 +72,18 @@ class FollowedJob {
   }
 
   start(): void {
+    this.#follow(this.#job)
+  }
+
+  #follow(job: Job): void {
     const onProgress = (value: unknown) => this.#feed.publish({ event: 'progress', data: textOf(value) })
     const { signal } = this.#stopping
-    this.#job
+    job
       .result({ timeout: Number.POSITIVE_INFINITY, signal, onProgress })
       .catch((error: unknown) => {
         if (!(error instanceof RemoteError || error instanceof RemovedError)) throw error
       })
-      .then(() => this.#end())
+      .then(() => this.#ended())
       .catch((error: unknown) => this.#fail(error))
   }
 
@@ -101,9 +112,16 @@ class FollowedJob {
     this.#told = text
   }
 
-  async #end(): Promise<void> {
+  /** A run has ended. If the next one of the same id has begun, that is followed. */
+  async #ended(): Promise<void> {
     const { id } = this.#job
-    const data = jobText(this.#name, id, await this.#queue.status(id))
+    const status = await this.#queue.status(id)
+    const data = jobText(this.#name, id, status)
+    const next = status && !isFinished(status) ? await this.#queue.job(id) : undefined
+    if (next) {
+      this.#tell(data)
+      return this.#follow(next)
+    }
     this.#feed.publish({ event: 'end', id: END_ID, data })
     this.#feed.end()
   }

@@ -1,5 +1,8 @@
 import { OverloadedError } from '../../errors.ts'
 import type { FeedEvent } from '../../queue/index.ts'
+import type { Caller } from '../access.ts'
+import { Shares } from '../clients/shares.ts'
+import type { AccessToken } from '../options.ts'
 import type { Queues } from '../queues.ts'
 
 /** Most queues that are watched at once: each stays open, and announces its watcher to all processes every 5 s. */
@@ -16,6 +19,8 @@ export interface QueueWatcher {
 
 interface Watched {
   readonly watchers: Set<QueueWatcher>
+  /** Gives back the place that the caller has who began it. */
+  readonly leave: () => void
   /** Resolves with what stops it when events arrive. */
   readonly started: Promise<() => void>
 }
@@ -23,10 +28,12 @@ interface Watched {
 /** Watches queues: however many watchers a queue has in this gateway, it is watched once. */
 export class QueueWatches {
   readonly #queues: Queues
+  readonly #shares: Shares
   readonly #watched = new Map<string, Watched>()
 
-  constructor(queues: Queues) {
+  constructor(queues: Queues, tokens: readonly AccessToken[] | undefined) {
     this.#queues = queues
+    this.#shares = new Shares(MAX_WATCHED, 'too many watches', tokens)
   }
 
   /** Number of queues that are watched. */
@@ -35,16 +42,19 @@ export class QueueWatches {
   }
 
   /**
-   * Calls the watcher until the returned function is called, once.
-   * @throws OverloadedError if too many queues are watched; UnavailableError, ClosedError.
+   * Calls the watcher until the returned function is called, once. `caller`: it is of its share if it begins the watch of the
+   * queue.
+   * @throws OverloadedError if too many queues are watched, Problem 429 if the caller watches too many; UnavailableError,
+   * ClosedError.
    */
-  async watch(name: string, watcher: QueueWatcher): Promise<() => void> {
-    const watched = this.#watched.get(name) ?? this.#start(name)
+  async watch(name: string, watcher: QueueWatcher, caller?: Caller | undefined): Promise<() => void> {
+    const watched = this.#watched.get(name) ?? this.#start(name, caller)
     watched.watchers.add(watcher)
     const leave = () => {
       watched.watchers.delete(watcher)
       if (watched.watchers.size > 0 || this.#watched.get(name) !== watched) return
       this.#watched.delete(name)
+      watched.leave()
       void watched.started.then(
         (stop) => stop(),
         () => {},
@@ -59,10 +69,11 @@ export class QueueWatches {
     }
   }
 
-  #start(name: string): Watched {
+  #start(name: string, caller: Caller | undefined): Watched {
     if (this.#watched.size >= MAX_WATCHED) throw new OverloadedError('Too many queues are watched')
+    this.#shares.assertRoom(caller)
     const watchers = new Set<QueueWatcher>()
-    const watched = { watchers, started: this.#watch(name, watchers) }
+    const watched = { watchers, leave: this.#shares.take(caller), started: this.#watch(name, watchers) }
     this.#watched.set(name, watched)
     return watched
   }

@@ -56,8 +56,11 @@ async function sendEvents(
   deps: GatewayDeps,
   { queue }: ParameterValues<typeof QUEUE>,
 ): Promise<Response> {
-  const { watches, queues, clock } = deps
-  const source = queue === undefined ? allQueuesFeed(watches, queues, clock) : queueFeed(watches, queue)
+  const { watches, queues, clock, access } = deps
+  const source =
+    queue === undefined
+      ? allQueuesFeed(watches, queues, clock)
+      : queueFeed(watches, queue, access.caller(c))
   return sendFeed(c, deps, queue === undefined ? 'all' : `queue ${queue}`, source, (feed) => {
     const seen = lastEventId(c)
     const after = seen === undefined ? feed.last : feed.numberOf(seen)
@@ -95,7 +98,8 @@ async function sendJob(c: RouteContext, deps: GatewayDeps): Promise<Response> {
     if (!job) throw new Problem(404, 'no such job')
     // The name of a queue has no control character.
     const feedName = `job ${name}\n${id} ${job.generation}`
-    return sendFeed(c, deps, feedName, jobFeed(deps.watches, deps.queues, name, job), async (feed) => {
+    const source = jobFeed(deps, name, job, deps.access.caller(c))
+    return sendFeed(c, deps, feedName, source, async (feed) => {
       const { last } = feed
       const status = await queue.status(id)
       const data = jobText(name, id, status)

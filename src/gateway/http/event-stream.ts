@@ -1,7 +1,7 @@
 import type { ServerResponse } from 'node:http'
 import pDefer, { type DeferredPromise } from 'p-defer'
 import { reportHookError } from '../../kernel/hooks.ts'
-import type { Access } from '../access.ts'
+import type { Access, Caller } from '../access.ts'
 import type { RouteContext } from '../env.ts'
 import { internalProblem, problemOf } from '../problem.ts'
 import { Frame, type ServerSentEvent } from './event-frame.ts'
@@ -233,7 +233,7 @@ export class EventStream implements PipeListener {
 interface StreamDeps {
   readonly access: Pick<Access, 'caller'>
   /** `lifetime`: after this time it ends, ms. */
-  readonly streams: { create(source: EventSource, lifetime?: number): EventStream }
+  readonly streams: { create(source: EventSource, lifetime?: number, caller?: Caller): EventStream }
 }
 
 const HEADERS = { 'content-type': 'text/event-stream', 'x-accel-buffering': 'no' }
@@ -243,12 +243,13 @@ const written = new WeakMap<Response, EventStream>()
 
 /**
  * An answer of server-sent events. What must be answered by a status is checked before. It ends with the session of its caller.
- * @throws OverloadedError if too many streams are open; ClosedError if the gateway closes.
+ * @throws OverloadedError if too many streams are open, Problem 429 if its caller has too many; ClosedError if the gateway closes.
  */
 export function eventStream(c: RouteContext, { streams, access }: StreamDeps, source: EventSource): Response {
   const { req, env } = c
-  const until = access.caller(c)?.until
-  const stream = streams.create(source, until === undefined ? undefined : until - Date.now())
+  const caller = access.caller(c)
+  const lifetime = caller?.until === undefined ? undefined : caller.until - Date.now()
+  const stream = streams.create(source, lifetime, caller)
   // A client that asks for the headers alone gets no body, and nothing would end it.
   if (req.raw.method === 'HEAD') {
     stream.abandon()

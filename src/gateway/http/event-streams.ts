@@ -1,5 +1,7 @@
 import { ClosedError, OverloadedError } from '../../errors.ts'
 import type { Clock, Timer } from '../../kernel/time.ts'
+import type { Caller } from '../access.ts'
+import { Shares } from '../clients/shares.ts'
 import type { Lifecycle } from '../lifecycle.ts'
 import type { ResolvedGatewayOptions } from '../options.ts'
 import { Frame } from './event-frame.ts'
@@ -15,10 +17,11 @@ const RETRY_AFTER = 1_000
 export class EventStreams implements StreamOwner {
   pending = 0
   readonly #options: Pick<ResolvedGatewayOptions, 'heartbeat' | 'maxStreams'>
+  readonly #shares: Shares
   readonly #clock: Clock
   readonly #lifecycle: Lifecycle
   readonly #groups: readonly Set<EventStream>[] = Array.from({ length: GROUPS }, () => new Set<EventStream>())
-  readonly #groupOf = new Map<EventStream, Set<EventStream>>()
+  readonly #openOf = new Map<EventStream, { readonly group: Set<EventStream>; leave(): void }>()
   /** Counts on: the group of the next stream, and the next group that gets a heartbeat. */
   #added = 0
   #turn = 0
@@ -26,31 +29,37 @@ export class EventStreams implements StreamOwner {
   #isClosed = false
 
   constructor(
-    options: Pick<ResolvedGatewayOptions, 'heartbeat' | 'maxStreams'>,
+    options: Pick<ResolvedGatewayOptions, 'heartbeat' | 'maxStreams'> & Partial<ResolvedGatewayOptions>,
     clock: Clock,
     lifecycle: Lifecycle,
   ) {
     this.#options = options
+    this.#shares = new Shares(options.maxStreams, 'too many streams', options.tokens)
     this.#clock = clock
     this.#lifecycle = lifecycle
   }
 
   /** Number of streams that are open. */
   get size(): number {
-    return this.#groupOf.size
+    return this.#openOf.size
   }
 
   /**
-   * `lifetime`: the stream ends after this time, at its next heartbeat, ms.
-   * @throws OverloadedError if too many are open; ClosedError after `close`.
+   * `lifetime`: the stream ends after this time, at its next heartbeat, ms. It is of the share of `caller`.
+   * @throws OverloadedError if too many are open; Problem 429 if the caller has too many; ClosedError after `close`.
    */
-  create(source: EventSource, lifetime: number = Number.POSITIVE_INFINITY): EventStream {
+  create(
+    source: EventSource,
+    lifetime: number = Number.POSITIVE_INFINITY,
+    caller?: Caller | undefined,
+  ): EventStream {
     if (this.#isClosed) throw new ClosedError('The gateway is closing')
     if (this.size >= this.#options.maxStreams) throw new OverloadedError('Too many event streams are open')
+    this.#shares.assertRoom(caller)
     const stream = new EventStream(this, source, this.#clock.now() + lifetime)
     const group = this.#groups[this.#added++ % GROUPS] as Set<EventStream>
     group.add(stream)
-    this.#groupOf.set(stream, group)
+    this.#openOf.set(stream, { group, leave: this.#shares.take(caller) })
     this.#schedule()
     return stream
   }
@@ -60,8 +69,10 @@ export class EventStreams implements StreamOwner {
   }
 
   remove(stream: EventStream): void {
-    this.#groupOf.get(stream)?.delete(stream)
-    this.#groupOf.delete(stream)
+    const open = this.#openOf.get(stream)
+    open?.group.delete(stream)
+    open?.leave()
+    this.#openOf.delete(stream)
     if (this.size === 0) this.#timer?.cancel()
     if (this.size === 0) this.#timer = undefined
   }
@@ -81,7 +92,7 @@ export class EventStreams implements StreamOwner {
   close(): void {
     this.#isClosed = true
     const retry = Frame.retry(RETRY_AFTER)
-    for (const stream of [...this.#groupOf.keys()]) {
+    for (const stream of [...this.#openOf.keys()]) {
       stream.send(retry)
       stream.end()
     }

@@ -3,7 +3,8 @@ import type { RouteContext } from '../env.ts'
 import { Problem } from '../problem.ts'
 import { duration, type Parameter } from './parameters.ts'
 
-// The header X-Lease: the token of a job, and the duration of its lease, which a renewal uses again.
+// The lease of a job, as clients are given it, in the header X-Lease and in JSON, and as they send it back: `TOKEN.DURATION`, the
+// token of the job, and the duration of its lease in ms, which a renewal uses again. It has no other form.
 
 /** Shortest and longest lease, ms: those of a queue. */
 export const MIN_LEASE = 100

@@ -1,7 +1,9 @@
 import type { Registry } from 'prom-client'
+import type { PushFigures } from '../push/push-worker.ts'
 import type { Queues } from '../queues.ts'
 import { HttpRequests } from './http-requests.ts'
 import { loadPromClient, type PromClient } from './prom-client.ts'
+import { addPushMetrics } from './push-figures.ts'
 import { QueueMetrics } from './queue-figures.ts'
 
 /** What a gateway has open at the moment. */
@@ -9,11 +11,15 @@ export interface OpenCounts {
   /** Requests that wait for a job, a result or a key. */
   readonly waiting: () => number
   readonly streams: () => number
+  /** WebSockets. */
+  readonly sockets: () => number
 }
 
 export interface MetricsDeps {
   readonly queues: Queues
   readonly open: OpenCounts
+  /** Of the push workers. */
+  readonly pushes: () => readonly PushFigures[]
 }
 
 /** The text of a scrape, and its content type. */
@@ -65,7 +71,7 @@ export class Metrics {
 
   #start(client: PromClient): Measuring {
     const registry = new client.Registry()
-    const { queues, open } = this.#deps
+    const { queues, open, pushes } = this.#deps
     const gauge = (name: string, help: string, read: () => number) =>
       new client.Gauge({
         name,
@@ -77,6 +83,8 @@ export class Metrics {
       })
     gauge('soloflight_waiting_requests', 'Requests that wait for a job, a result or a key.', open.waiting)
     gauge('soloflight_open_streams', 'Event streams that are open.', open.streams)
+    gauge('soloflight_open_sockets', 'WebSockets that are open.', open.sockets)
+    addPushMetrics(client, registry, pushes)
     return {
       registry,
       requests: new HttpRequests(client, registry),

@@ -41,6 +41,11 @@ export interface QueueView extends JobCountsView {
   /** Age of the job that runs next; null if none waits. */
   readonly oldest: number | null
   readonly commands: readonly CommandView[]
+  /**
+   * Whether all jobs are counted by command. Of the delayed, the running and the failed jobs the first 1,000 are; a command is
+   * among them if it has a worker or a job that waits, and 100 are at most.
+   */
+  readonly commandsComplete: boolean
   /** One sentence: why its first job waits. Null if none waits, and none is delayed. */
   readonly why: string | null
 }

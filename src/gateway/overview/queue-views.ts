@@ -29,8 +29,16 @@ export function queueView(facts: QueueFacts): QueueView {
     totals: { submitted: totals.submitted, completed: totals.completed, failed: totals.failed },
     oldest: first ? inSeconds(first.first?.age ?? 0) : null,
     commands: commandsOf(load, workers, name),
+    commandsComplete: load.complete && areCounted(load),
     why: whyQueue({ first: first && situationOf(facts, first.command), dueIn: load.dueIn, now: at }),
   }
+}
+
+const COUNTED = ['waiting', 'delayed', 'active', 'failed'] as const
+
+/** Whether the counts of the commands add up to those of the queue. */
+function areCounted({ counts, commands }: QueueLoad): boolean {
+  return COUNTED.every((kind) => commands.reduce((sum, each) => sum + each[kind], 0) === counts[kind])
 }
 
 /** The command whose first job has waited longest. */

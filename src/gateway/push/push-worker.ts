@@ -15,6 +15,16 @@ export interface PushWorkerDeps {
   openQueue(name: string, options: QueueOptions): RedisQueue
 }
 
+/** The jobs of a push worker. */
+export interface PushFigures {
+  readonly queue: string
+  readonly command: string
+  /** Requests that run. */
+  readonly running: number
+  /** Attempts by how they ended. */
+  readonly outcomes: Readonly<Record<'completed' | 'failed' | 'retried' | 'lost', number>>
+}
+
 /**
  * A worker of a queue that posts its jobs to a URL. It renews the lease of a job while the request runs, as every worker does.
  * A job that is cancelled, or lost to another worker, ends its request.
@@ -91,6 +101,13 @@ export class PushWorker {
     }
     if (keys.length > 0) headers['webhook-signature'] = signaturesOf(keys, { id, timestamp, body })
     return headers
+  }
+
+  /** What became of its jobs, since it was made. */
+  get figures(): PushFigures {
+    const { queue, command } = this.#options
+    const { completed, failed, retried, lost, running } = this.#queue.stats()
+    return { queue, command, running, outcomes: { completed, failed, retried, lost } }
   }
 
   /** Takes no more jobs. Requests that still run after `grace` ms are ended, and their jobs go back. Never rejects. */

@@ -1,5 +1,5 @@
 import { type PushWorkerOptions, resolvePushWorkerOptions } from './options.ts'
-import { PushWorker, type PushWorkerDeps } from './push-worker.ts'
+import { type PushFigures, PushWorker, type PushWorkerDeps } from './push-worker.ts'
 
 /** The push workers of a gateway. */
 export class PushWorkers {
@@ -13,6 +13,10 @@ export class PushWorkers {
       void this.close(0)
       throw error
     }
+  }
+
+  get figures(): PushFigures[] {
+    return this.#workers.map(({ figures }) => figures)
   }
 
   /** Takes no more jobs, and lets requests run for `grace` ms: see {@link PushWorker.close}. Never rejects. */

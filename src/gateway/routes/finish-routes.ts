@@ -21,6 +21,7 @@ const MAX_LINES = 1_000
 const FINISHING = {
   command,
   failed: flag('The job failed. The body is the reason.'),
+  retry: flag('With `failed`: `0` rules out further attempts.'),
   again: flag('The job goes back, and the attempt does not count.'),
 }
 
@@ -32,7 +33,7 @@ const NEWS = z.strictObject({
   log: z.union([z.string(), z.array(z.string()).max(MAX_LINES)]).optional(),
 })
 
-const LEASE = { 'X-Lease': 'The lease of the job.' }
+const LEASE = { 'X-Lease': 'The lease of the job, whole, as it came with the job.' }
 const LOST = 'The lease is over: `lease lost`.'
 
 /** Jobs that were taken are finished, failed, given back and renewed, by the header X-Lease. */
@@ -70,15 +71,17 @@ function putJob(
   query: ParameterValues<typeof FINISHING>,
 ): Promise<Response> {
   const name = queueName(c)
-  const { failed = false, again = false } = query
+  const { failed = false, again = false, retry } = query
   if (failed && again)
     throw new Problem(400, 'invalid parameter', { detail: 'Expected `failed` or `again`, got both' })
+  if (retry !== undefined && !failed)
+    throw new Problem(400, 'invalid parameter', { detail: 'Expected `retry` beside `failed`' })
   const client = WorkingClient.of(c, deps, name)
   return deps.queues.use(name, async (queue) => {
     const leased = leasedJob(c, queue)
     if (!leased) return await putBack(c, deps, client, queue, query)
     const { job } = leased
-    const isHeld = await end(c.req.raw, deps, job, { failed, again })
+    const isHeld = await end(c.req.raw, deps, job, { failed, again, retry: retry ?? true })
     client.ended(job, { failed: failed && isHeld })
     if (!isHeld) throw leaseLost(job.id)
     return emptyResponse()
@@ -90,11 +93,11 @@ async function end(
   request: Request,
   deps: GatewayDeps,
   job: TakenJob,
-  { failed, again }: { failed: boolean; again: boolean },
+  { failed, again, retry }: { failed: boolean; again: boolean; retry: boolean },
 ): Promise<boolean> {
   if (again) return job.release()
   const body = await readJson(request, deps)
-  return failed ? job.fail(errorOf(body)) : job.complete(body)
+  return failed ? job.fail(errorOf(body), { retry }) : job.complete(body)
 }
 
 /** presque's: the body is a job again, and counts as failed. */

@@ -2,6 +2,7 @@ import { RemoteError, RemovedError } from '../../errors.ts'
 import type { Job, JobStatus, RedisQueue } from '../../queue/index.ts'
 import type { GatewayDeps } from '../deps.ts'
 import type { RouteContext } from '../env.ts'
+import { isFinished } from '../events/job-feed.ts'
 import { jobMembers } from '../http/job-text.ts'
 import { objectText } from '../http/json.ts'
 import { queueName } from '../http/names.ts'
@@ -114,24 +115,42 @@ function getJob(
   const wait = waitOf(c, query, deps)
   const { queues } = deps
   const answer = async (queue: RedisQueue) => {
-    const job = await queue.job(idOf(c))
-    if (!job) throw noSuchJob()
-    if (wait > 0) await finished(c, deps, job, wait)
-    const status = await job.status()
+    const status = await (wait > 0 ? finishedStatus(c, deps, queue, wait) : queue.status(idOf(c)))
     if (!status) throw noSuchJob()
     return jsonResponse(200, statusText(name, status, await jobView(deps.facts, queue, status)))
   }
   return wait > 0 ? queues.wait(name, answer) : queues.use(name, answer)
 }
 
-/** Resolves when the job has finished, or its outcome is not waited for any more. */
-async function finished(c: RouteContext, deps: GatewayDeps, job: Job, wait: number): Promise<void> {
+/**
+ * The state of a job when it has finished, or at the end of the wait. When a run has ended and the next one of the same id has
+ * begun, as of jobs that are posted under one `uniq`, that one is waited for.
+ */
+async function finishedStatus(
+  c: RouteContext,
+  deps: GatewayDeps,
+  queue: RedisQueue,
+  wait: number,
+): Promise<JobStatus | undefined> {
+  const until = deps.clock.now() + wait
+  for (;;) {
+    const job = await queue.job(idOf(c))
+    const left = until - deps.clock.now()
+    const isOver = !job || left <= 0 || !(await hasEnded(c, deps, job, left))
+    const status = await job?.status()
+    if (isOver || !status || isFinished(status)) return status
+  }
+}
+
+/** Resolves when a run of the job has ended, or, with false, when its outcome is not waited for any more. */
+async function hasEnded(c: RouteContext, deps: GatewayDeps, job: Job, wait: number): Promise<boolean> {
   try {
     await whileWanted(c.req.raw, deps.lifecycle, (signal) => job.result({ timeout: wait, signal }))
   } catch (error) {
-    const hasEnded = error instanceof RemoteError || error instanceof RemovedError
-    if (!hasEnded && !waitHasEnded(error)) throw error
+    if (waitHasEnded(error)) return false
+    if (!(error instanceof RemoteError || error instanceof RemovedError)) throw error
   }
+  return true
 }
 
 function statusText(queue: string, status: JobStatus, { why, due, runner }: JobView): string {

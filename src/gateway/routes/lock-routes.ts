@@ -37,7 +37,7 @@ const RENEWING = { lease: leaseParameter('Duration of the lease from now on. As 
 
 const NEWS = z.strictObject({ progress: z.json().optional() })
 
-const LEASE = { 'X-Lease': 'The lease of the key.' }
+const LEASE = { 'X-Lease': 'The lease of the key, whole, as the claim gave it.' }
 const LOST = 'The lease is over: `lease lost`.'
 
 const WORK = { scope: 'work', effect: 'changes', headers: LEASE } as const

@@ -1,7 +1,7 @@
 import { z } from 'zod'
 import { ConflictError, RemoteError } from '../../errors.ts'
 import type { JsonText } from '../../kernel/codec/json-text.ts'
-import type { RedisQueue, SubmitOptions } from '../../queue/index.ts'
+import type { Job, RedisQueue, SubmitOptions } from '../../queue/index.ts'
 import { noteAction } from '../clients/audit.ts'
 import type { GatewayDeps } from '../deps.ts'
 import type { RouteContext } from '../env.ts'
@@ -10,7 +10,7 @@ import { checkedKey, invalidParameter, queueName } from '../http/names.ts'
 import { command, count, duration, key, type ParameterValues, text, word } from '../http/parameters.ts'
 import { jsonResponse } from '../http/responses.ts'
 import { waitHasEnded, waitOf, waitParameter, whileWanted } from '../http/waiting.ts'
-import { Problem, problemOf } from '../problem.ts'
+import { internalProblem, Problem, problemOf } from '../problem.ts'
 import { type Route, route } from './route.ts'
 
 /** Longest delay, ms: that of a queue. */
@@ -30,6 +30,11 @@ const COMMON = {
   priority: count('Jobs of a higher priority run first.', 0, MAX_PRIORITY),
   attempts: count('How often the job is tried.', 1, MAX_ATTEMPTS),
   ttl: duration('How long the result is kept.', { max: MAX_TTL }),
+}
+
+const SEVERAL = {
+  ...COMMON,
+  key: key('The same post is answered with the same jobs.'),
 }
 
 const SINGLE = {
@@ -78,18 +83,26 @@ export const SUBMIT_ROUTES: readonly Route[] = [
     effect: 'changes',
     action: 'submit',
     summary: 'Posts several jobs. All are checked before the first is posted.',
-    query: COMMON,
+    query: SEVERAL,
+    headers: { 'Idempotency-Key': 'As the parameter `key`.' },
     body: {
       description: `The jobs, each kept byte for byte, at most ${MAX_JOBS}.`,
       schema: z.object({ jobs: z.array(z.json()).max(MAX_JOBS) }),
       required: true,
     },
-    answers: { 201: 'All were posted: `{ jobs: [{ id, disposition }] }`.', 413: 'There are too many.' },
+    answers: {
+      200: 'All were there already under the key: `{ jobs: [{ id, disposition }] }`.',
+      201: 'All were posted: `{ jobs: [{ id, disposition }] }`.',
+      413: 'There are too many.',
+      422: 'The key was used for another job. `jobs` says what became of each.',
+      503: 'Redis has not answered. `jobs` says what became of each.',
+    },
     handle: postJobs,
   }),
 ]
 
 type CommonQuery = ParameterValues<typeof COMMON>
+type SeveralQuery = ParameterValues<typeof SEVERAL>
 type SingleQuery = ParameterValues<typeof SINGLE>
 
 /** The job of a request, which must have one. */
@@ -175,24 +188,61 @@ function refusalOf(error: unknown, dedupe: Post['dedupe']): unknown {
     return new Problem(409, 'job already exists')
   }
   if (!(error instanceof RemoteError)) return error
-  return problemOf(error)?.withId(error.key)
+  return problemOf(error)?.about({ id: error.key })
 }
 
 /** Jobs of one post, each byte for byte. All are checked before the first is submitted. */
-async function postJobs(c: RouteContext, deps: GatewayDeps, query: CommonQuery): Promise<Response> {
+async function postJobs(c: RouteContext, deps: GatewayDeps, query: SeveralQuery): Promise<Response> {
   const queue = queueName(c)
   const { command = 'job' } = query
-  const options = { ...commonOptions(query), dedupe: false as const }
+  const key = keyOf(query, c.req.header('idempotency-key'))
+  const common = commonOptions(query)
   const { text } = await readJob(c.req.raw, deps)
   const jobs = elementTexts(memberTexts(text)?.get('jobs') ?? '')
   if (!jobs) throw new Problem(400, 'jobs should be an array of job')
   if (jobs.length > MAX_JOBS)
     throw new Problem(413, 'too many jobs', { detail: `At most ${MAX_JOBS} in one post` })
-  const bulk = jobs.map((job) => ({ command, payload: parseJson(job), options }))
-  const submitted = await deps.queues.use(queue, (opened) => opened.enqueueMany(bulk))
-  noteAction(c, { count: submitted.length })
-  const answers = submitted.map(({ id, disposition }) => ({ id, disposition }))
-  return jsonResponse(201, JSON.stringify({ jobs: answers }))
+  const bulk = jobs.map((job, index) => {
+    // Its place is part of its key: two equal jobs of a post are two.
+    const unique = key === undefined ? false : `b:${index}:${key}`
+    return { command, payload: parseJson(job), options: { ...common, ...dedupedBy(unique) } }
+  })
+  const results = await deps.queues.use(queue, (opened) => opened.enqueueEach(bulk))
+  const refused = results.find(({ status }) => status === 'rejected')
+  const answers = results.map(answerOf)
+  const accepted = results.filter(({ status }) => status === 'fulfilled').length
+  noteAction(c, { count: accepted })
+  if (refused?.status === 'rejected') throw partlyRefused(refused.reason, answers, key !== undefined)
+  const isNew = jobs.length === 0 || answers.some(({ disposition }) => disposition === 'created')
+  return jsonResponse(isNew ? 201 : 200, JSON.stringify({ jobs: answers }))
+}
+
+/** What became of one job of several. */
+interface JobAnswer {
+  readonly id?: string
+  readonly disposition?: string | undefined
+  /** It was refused, with this status and `error` if it had been posted alone. */
+  readonly status?: number
+  readonly error?: string
+}
+
+function answerOf(result: PromiseSettledResult<Job>): JobAnswer {
+  if (result.status === 'fulfilled') {
+    const { id, disposition } = result.value
+    return { id, disposition }
+  }
+  const { status, error } = problemOf(refusalOf(result.reason, 'key')) ?? internalProblem()
+  return { status, error }
+}
+
+/** The answer to a post of several jobs of which some were refused. With a key it may be repeated, whatever was accepted. */
+function partlyRefused(reason: unknown, jobs: readonly JobAnswer[], hasKey: boolean): unknown {
+  const problem = problemOf(refusalOf(reason, 'key'))
+  if (!problem) return reason
+  const isPosted = jobs.some(({ id }) => id !== undefined)
+  if (hasKey || !isPosted) return problem.about({ jobs })
+  const { status, error } = problem
+  return new Problem(status, error, { detail: 'Some jobs were posted', jobs, mayHaveHappened: true })
 }
 
 function commonOptions(query: CommonQuery): SubmitOptions {
@@ -215,12 +265,26 @@ function delayOf({ delay, delayed }: CommonQuery): number | undefined {
  */
 function dedupeOptions(query: SingleQuery, header: string | undefined): Pick<Post, 'dedupe' | 'options'> {
   const { uniq } = query
-  const fromHeader = header === undefined ? undefined : checkedKey('Idempotency-Key', header)
-  const key = query.key ?? fromHeader
-  if (fromHeader !== undefined && key !== fromHeader)
-    throw invalidParameter('key', 'the same as `Idempotency-Key`', key ?? '')
-  if (uniq === undefined && key === undefined) return { dedupe: 'none', options: { dedupe: false } }
-  if (uniq === undefined) return { dedupe: 'key', options: { dedupe: `k:${key}`, conflict: 'reject' } }
+  const key = keyOf(query, header)
+  if (uniq === undefined)
+    return key === undefined
+      ? { dedupe: 'none', options: dedupedBy(false) }
+      : { dedupe: 'key', options: dedupedBy(`k:${key}`) }
   if (key !== undefined) throw invalidParameter('uniq', 'without `key` and `Idempotency-Key`', uniq)
   return { dedupe: 'uniq', options: { dedupe: `u:${uniq}`, conflict: 'exclusive' } }
+}
+
+function dedupedBy(dedupe: string | false): Pick<SubmitOptions, 'dedupe' | 'conflict'> {
+  return { dedupe, conflict: 'reject' }
+}
+
+/** The idempotency key of a post, by its parameter or its header. @throws Problem 400 */
+function keyOf(
+  { key }: { readonly key?: string | undefined },
+  header: string | undefined,
+): string | undefined {
+  const fromHeader = header === undefined ? undefined : checkedKey('Idempotency-Key', header)
+  if (key !== undefined && fromHeader !== undefined && key !== fromHeader)
+    throw invalidParameter('key', 'the same as `Idempotency-Key`', key)
+  return key ?? fromHeader
 }

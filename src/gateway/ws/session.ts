@@ -71,6 +71,8 @@ export interface SessionPlace {
   readonly pools: SocketPools
   /** Ends the slowest sockets of all, until what waits to be sent is within its limit. */
   readonly relieve: () => void
+  /** The caller has one more socket: returns what gives that back. @throws Problem 429 if it has its share already */
+  readonly enter: (caller: Caller) => () => void
 }
 
 /**
@@ -90,6 +92,8 @@ export class Session {
   readonly #peer: Peer
   readonly #dispatch: Dispatch
   readonly #relieve: () => void
+  readonly #enter: SessionPlace['enter']
+  #leave: () => void = () => {}
   readonly #subscriptions: Subscriptions
   readonly #ended = new AbortController()
   /** Undefined while it is silent. */
@@ -99,11 +103,14 @@ export class Session {
   readonly #buffered: Share
   #isPaused = false
 
-  constructor({ deps, peer, dispatch, pools, relieve }: SessionPlace, caller: Caller | undefined) {
+  /** @throws Problem 429 if the caller has too many sockets. */
+  constructor({ deps, peer, dispatch, pools, relieve, enter }: SessionPlace, caller: Caller | undefined) {
     this.deps = deps
     this.#peer = peer
     this.#dispatch = dispatch
     this.#relieve = relieve
+    this.#enter = enter
+    if (caller) this.#leave = enter(caller)
     this.#caller = caller
     this.#handled = new Share(pools.handled)
     this.#subscriptions = new Subscriptions(pools.kept)
@@ -123,6 +130,10 @@ export class Session {
   /** Bytes that wait to be sent. */
   get buffered(): number {
     return this.#buffered.used
+  }
+
+  get caller(): Caller | undefined {
+    return this.#caller
   }
 
   /** The name of its token. */
@@ -145,10 +156,15 @@ export class Session {
     this.#peer.ping()
   }
 
-  /** @throws Problem 401 if the token is not known: the session ends then. */
+  /** @throws Problem 401 if the token is not known, 429 if its holder has too many sockets: a silent session ends then. */
   signIn(token: string): readonly Scope[] {
     const caller = this.deps.access.callerWith(token)
     if (!caller) throw new Problem(401, 'token required')
+    if (caller.holder !== this.#caller?.holder || this.isSilent) {
+      const leave = this.#enter(caller)
+      this.#leave()
+      this.#leave = leave
+    }
     this.#caller = caller
     return caller.scopes
   }
@@ -289,6 +305,7 @@ export class Session {
   /** The socket has ended. Resolves when all that it had subscribed to has ended. Never rejects. */
   async end(): Promise<void> {
     this.#ended.abort()
+    this.#leave()
     this.#countBuffered()
     this.#readIfRoom()
     // The bus and the queues stay open until that is done.

@@ -1,5 +1,6 @@
 import type { Timer } from '../../kernel/time.ts'
 import type { Caller } from '../access.ts'
+import { Shares } from '../clients/shares.ts'
 import type { GatewayDeps } from '../deps.ts'
 import type { Scope } from '../options.ts'
 import { internalProblem, Problem, problemOf } from '../problem.ts'
@@ -39,13 +40,16 @@ export class Sockets {
   readonly #sessions = new Map<Session, Entry>()
   /** The callers of scopes that were admitted. */
   readonly #callers = new WeakMap<readonly Scope[], Caller>()
+  readonly #shares: Shares
   /** What they hold. */
   readonly pools: SocketPools
   #timer: Timer | undefined
 
   constructor(deps: GatewayDeps) {
     this.#deps = deps
-    this.pools = new SocketPools(deps.options.maxBody)
+    const { maxBody, maxSockets, tokens } = deps.options
+    this.#shares = new Shares(maxSockets, 'too many sockets', tokens)
+    this.pools = new SocketPools(maxBody)
     deps.lifecycle.ending.addEventListener('abort', () => this.#closeAll(), { once: true })
   }
 
@@ -70,6 +74,7 @@ export class Sockets {
       const caller = access.checkUpgrade(url, header)
       if (!lifecycle.isOpen) throw new Problem(503, 'gateway is closing')
       if (this.#sessions.size >= options.maxSockets) throw new Problem(503, 'too many sockets')
+      this.#shares.assertRoom(caller)
       const scopes = caller && [...caller.scopes]
       if (caller && scopes) this.#callers.set(scopes, caller)
       return { scopes }
@@ -81,7 +86,8 @@ export class Sockets {
   /** Opens the session of a socket. `scopes`: those of its admission. */
   open(peer: Peer, scopes: readonly Scope[] | undefined): SocketListener {
     const { clock } = this.#deps
-    const place = { deps: this.#deps, peer, dispatch, pools: this.pools, relieve: this.#relieve }
+    const places = { enter: this.#enter, relieve: this.#relieve, pools: this.pools }
+    const place = { deps: this.#deps, peer, dispatch, ...places }
     const caller = scopes && (this.#callers.get(scopes) ?? { scopes, by: 'token' })
     const session = new Session(place, caller)
     const timers: Timer[] = []
@@ -110,6 +116,11 @@ export class Sockets {
         void session.end()
       },
     }
+  }
+
+  readonly #enter = (caller: Caller): (() => void) => {
+    this.#shares.assertRoom(caller)
+    return this.#shares.take(caller)
   }
 
   readonly #pingAll = (): void => {

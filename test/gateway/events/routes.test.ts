@@ -328,3 +328,23 @@ test('events - Redis is killed and comes back empty: the stream of a job goes on
     await server.close()
   }
 })
+
+onBothWorlds('events - of a job under `uniq`: its stream goes on with the job that follows', async (w) => {
+  const { call, ...server } = await w.open()
+  const take = () => call('GET', '/q/mails?lease=30&wait=20')
+  const finish = ({ headers }: { headers: Headers }, body: string) =>
+    call('PUT', '/q/mails', { body, lease: headers.get('x-lease') ?? '' })
+  const { id } = (await call('POST', '/q/mails?uniq=k', { body: '1' })).json as { id: string }
+  const taken = await take()
+  await call('POST', '/q/mails?uniq=k', { body: '2' })
+  const client = await listen({ ...server, call }, `/j/mails/${id}/events`)
+  await client.next()
+  await finish(taken, '"one"')
+  await until(() => client.events.some((event) => told(event).state === 'waiting'), { what: 'the next one' })
+  await finish(await take(), '"two"')
+  assert.equal(await client.ended(), 'complete')
+  const last = client.events.at(-1)
+  assert.ok(last)
+  assert.deepEqual([last.event, told(last).result], ['end', 'two'])
+  assert.equal(client.events.filter(({ event }) => event === 'end').length, 1)
+})

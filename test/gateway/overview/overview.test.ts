@@ -68,6 +68,34 @@ onBothWorlds('overview - queues, by command, and why their first job waits', asy
   assert.equal(queueOf(stopped, 'mail').why, 'The queue is paused.')
 })
 
+onBothWorlds('overview - a queue says whether all of its jobs are counted by command', async (w) => {
+  const server = await w.open()
+  const queue = w.queue('crowd')
+  const post = (count: number, command: string) =>
+    queue.enqueueMany(Array.from({ length: count }, () => ({ command, options: LATER })))
+  await queue.enqueue('send', 1)
+  await queue.enqueue('render', 1)
+  await post(998, 'send')
+  await post(2, 'print')
+  // No worker of `print` is known, and none of its jobs is ready.
+  const unknown = await overviewWhen(server, (next) => queueOf(next, 'crowd').delayed === 1_000)
+  assert.equal(queueOf(unknown, 'crowd').commandsComplete, false)
+  await queue.enqueue('print', 1)
+  const whole = await overviewWhen(server, (next) => queueOf(next, 'crowd').waiting === 3)
+  assert.equal(queueOf(whole, 'crowd').commandsComplete, true)
+  await post(1, 'render')
+  const cut = await overviewWhen(server, (next) => queueOf(next, 'crowd').delayed === 1_001)
+  const { commandsComplete, commands } = queueOf(cut, 'crowd')
+  assert.equal(commandsComplete, false)
+  assert.equal(
+    commands.reduce((sum, { delayed }) => sum + delayed, 0),
+    1_000,
+  )
+})
+
+/** Two equal jobs are two. */
+const LATER = { delay: 3_600_000, dedupe: false } as const
+
 interface JobAnswer {
   state: string
   why: string

@@ -1,4 +1,5 @@
 import { z } from 'zod'
+import type { QueueWatcher } from '../../events/queue-watches.ts'
 import { begin } from '../handles.ts'
 import { type MessageType, message, name } from '../message.ts'
 import type { Subscription } from '../subscriptions.ts'
@@ -37,13 +38,13 @@ export const EVENT_MESSAGES: readonly MessageType[] = [
         if (!watch.isOver) void session.push(id, members)
       }
       await begin(session, id, watch, async () => {
-        const leave = await session.deps.watches.watch(queue, {
+        const watcher: QueueWatcher = {
           onEvent: (event) => {
             if (job === undefined || event.id === job) tell({ event: JSON.stringify(event) })
           },
           onGap: () => tell({ gap: 'null' }),
-        })
-        watch.started(leave)
+        }
+        watch.started(await session.deps.watches.watch(queue, watcher, session.caller))
       })
       return undefined
     },

@@ -74,12 +74,14 @@ export const WORK_MESSAGES: readonly MessageType[] = [
   message({
     type: 'fail',
     scope: 'work',
-    summary: 'Says that a job has failed, and why: it is tried again, or has failed for good.',
-    members: { ...LEASED, reason: json.optional() },
+    summary:
+      'Says that a job has failed, and why: it is tried again, or has failed for good, as it has with `retry: false`.',
+    members: { ...LEASED, reason: json.optional(), retry: z.boolean().default(true) },
     handle: (session, { values, texts }) =>
       end(session, values, (job) => {
         const reason = texts.get('reason')
-        return job.fail(errorOf(reason === undefined ? undefined : JsonText.parse(reason)))
+        const error = errorOf(reason === undefined ? undefined : JsonText.parse(reason))
+        return job.fail(error, { retry: values.retry })
       }),
   }),
   message({

@@ -1,0 +1,46 @@
+import type { Caller } from '../access.ts'
+import { type AccessToken, holderOf } from '../options.ts'
+import { Problem } from '../problem.ts'
+
+/** One in so many is the share of a caller. */
+const PARTS = 4
+
+/**
+ * Counts what each holder of a token has of something that all share, so that one of them cannot take all: each has a quarter at
+ * most. There is no such bound without tokens, or if there is one holder: nobody else is there to be kept out.
+ */
+export class Shares {
+  /** Undefined: no bound. */
+  readonly #most: number | undefined
+  readonly #error: string
+  readonly #had = new Map<unknown, number>()
+
+  /** `limit`: of all together. `error`: the text of the problem for one more. */
+  constructor(limit: number, error: string, tokens: readonly AccessToken[] | undefined) {
+    const isShared = new Set(tokens?.map(holderOf)).size > 1
+    this.#most = isShared ? Math.max(1, Math.floor(limit / PARTS)) : undefined
+    this.#error = error
+  }
+
+  /** @throws Problem 429 if the caller has its share already. */
+  assertRoom(caller: Caller | undefined): void {
+    const had = this.#had.get(caller?.holder) ?? 0
+    if (caller?.holder === undefined || this.#most === undefined || had < this.#most) return
+    throw new Problem(429, this.#error, { detail: `One holder of tokens may have ${this.#most}` })
+  }
+
+  /** The caller has one more. Returns what gives it back, once or more often. */
+  take(caller: Caller | undefined): () => void {
+    const holder = caller?.holder
+    if (holder === undefined || this.#most === undefined) return () => {}
+    this.#had.set(holder, (this.#had.get(holder) ?? 0) + 1)
+    let isTaken = true
+    return () => {
+      if (!isTaken) return
+      isTaken = false
+      const left = (this.#had.get(holder) ?? 1) - 1
+      if (left > 0) this.#had.set(holder, left)
+      else this.#had.delete(holder)
+    }
+  }
+}

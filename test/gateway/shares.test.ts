@@ -1,0 +1,101 @@
+// One holder of tokens cannot take all streams, sockets and watches of a gateway.
+
+import assert from 'node:assert/strict'
+import { test } from 'node:test'
+import { createGateway, type GatewayOptions } from '../../src/gateway/index.ts'
+import { EventClient } from '../support/event-client.ts'
+import { assertProblem, type GatewayServer, serve } from '../support/gateway.ts'
+import { SocketClient } from '../support/socket-client.ts'
+import { until } from '../support/wait.ts'
+
+const TOKENS = [
+  { token: 'ann-1', name: 'ann', scopes: ['admin'] },
+  { token: 'ann-2', name: 'ann', scopes: ['read'] },
+  { token: 'bob', scopes: ['read'] },
+] as const
+
+/** Each of two holders may have two streams and two sockets. */
+const BOUNDS = { maxStreams: 8, maxSockets: 8 }
+
+async function open(options: GatewayOptions = {}): Promise<GatewayServer & AsyncDisposable> {
+  const server = await serve(createGateway({ tokens: TOKENS, ...BOUNDS, ...options }))
+  return { ...server, [Symbol.asyncDispose]: () => server.close() }
+}
+
+const bearer = (token: string) => ({ authorization: `Bearer ${token}` })
+
+test('shares - a holder of tokens has a quarter of the streams, by whichever token or session', async () => {
+  await using server = await open()
+  const path = '/overview/events'
+  const listen = (token: string) => EventClient.open(server.url + path, bearer(token))
+  const clients = await Promise.all(['ann-1', 'ann-2'].map(listen))
+  const refused = await server.call('GET', path, { token: 'ann-1' })
+  assertProblem(refused, 429, 'too many streams')
+  assert.equal(refused.headers.get('retry-after'), '1')
+  const session = await server.call('POST', '/session', {
+    body: JSON.stringify({ token: 'ann-2' }),
+    headers: { origin: server.url },
+  })
+  const cookie = session.headers.get('set-cookie')?.split(';', 1)[0] ?? ''
+  assertProblem(await server.call('GET', path, { headers: { cookie } }), 429, 'too many streams')
+  const bob = await listen('bob')
+  clients[0]?.close()
+  await until(async () => (await server.call('GET', path, { token: 'ann-2' })).status === 200, {
+    what: 'a place to be free',
+  })
+  for (const client of [...clients, bob]) client.close()
+})
+
+test('shares - and a quarter of the sockets, whether the token is in the header or in the first message', async () => {
+  await using server = await open()
+  await using first = await SocketClient.open(server, { headers: bearer('ann-1') })
+  await using second = await SocketClient.open(server)
+  await second.call('hello', { token: 'ann-2' })
+  await assert.rejects(SocketClient.open(server, { headers: bearer('ann-1') }), /429/)
+  await using third = await SocketClient.open(server)
+  await assert.rejects(third.call('hello', { token: 'ann-1' }), /429 too many sockets/)
+  await using bob = await SocketClient.open(server, { headers: bearer('bob') })
+  await bob.call('ping')
+  // Another token of the same holder is no further socket.
+  await second.call('hello', { token: 'ann-1' })
+  first.socket.terminate()
+  await until(
+    async () => {
+      await using again = await SocketClient.open(server)
+      return again.call('hello', { token: 'ann-1' }).then(
+        () => true,
+        () => false,
+      )
+    },
+    { what: 'a place to be free' },
+  )
+})
+
+test('shares - and a quarter of the queues that are watched, by sockets and event streams', async () => {
+  await using server = await open({ maxStreams: 10_000 })
+  await using ann = await SocketClient.open(server, { headers: bearer('ann-1') })
+  await using bob = await SocketClient.open(server, { headers: bearer('bob') })
+  const watch = (client: SocketClient, n: number) => client.call('watch', { queue: `q${n}` })
+  for (let n = 0; n < 125; n++) await watch(ann, n)
+  await assert.rejects(watch(ann, 125), /429 too many watches/)
+  assertProblem(await server.call('GET', '/events?queue=q125', { token: 'ann-2' }), 429, 'too many watches')
+  // What is watched already costs nothing more.
+  await watch(ann, 0)
+  await watch(bob, 125)
+  await watch(ann, 125)
+  ann.socket.terminate()
+  await using again = await SocketClient.open(server, { headers: bearer('ann-1') })
+  await until(() => watch(again, 126).then(() => true, () => false), { what: 'places to be free' })
+})
+
+test('shares - with one holder, or without tokens, the bound of all is the only one', async () => {
+  for (const tokens of [undefined, TOKENS.slice(0, 2)]) {
+    await using server = await open({ tokens })
+    const path = '/overview/events'
+    const clients = await Promise.all(
+      Array.from({ length: 8 }, () => EventClient.open(server.url + path, tokens ? bearer('ann-1') : {})),
+    )
+    assertProblem(await server.call('GET', path, { token: 'ann-2' }), 503, 'overloaded')
+    for (const client of clients) client.close()
+  }
+})
