@@ -187,7 +187,10 @@ export class HeldJob {
    * Tells how the job ended, until a gateway accepts it, or refuses it as it stands. Undefined: the job is lost. A refusal for
    * another reason, as a wrong token, may pass.
    */
-  async #tell(flag: '' | 'failed' | 'failed&retry=0' | 'again', body: string | undefined): Promise<Answer | undefined> {
+  async #tell(
+    flag: '' | 'failed' | 'failed&retry=0' | 'again',
+    body: string | undefined,
+  ): Promise<Answer | undefined> {
     const path = `${queuePath(this.handed.queue)}${flag === '' ? '' : `?${flag}`}`
     for (let tries = 1; !this.#isOver; tries++) {
       const answer = await this.#request('PUT', path, body)

@@ -41,7 +41,9 @@ async function problemsInSource(): Promise<Set<string>> {
   const all = sources.join('\n')
   const found = new Set<string>()
   // What `nameInPath` reads, and what `Shares` bounds.
-  const namesInPaths = callsOf(all, 'nameInPath').flatMap(([, what = '']) => /^'(\w+)'$/.exec(what)?.[1] ?? [])
+  const namesInPaths = callsOf(all, 'nameInPath').flatMap(
+    ([, what = '']) => /^'(\w+)'$/.exec(what)?.[1] ?? [],
+  )
   const shares = callsOf(all, 'new Shares').map(([, error = '']) => error.slice(1, -1))
   for (const [status = '', error = ''] of callsOf(all, 'new Problem')) {
     // In a ternary there are several.
@@ -49,7 +51,10 @@ async function problemsInSource(): Promise<Set<string>> {
     if (COPIES.includes(`${status}, ${error}`)) continue
     if (error === '`invalid ${what} name`') texts.push(...namesInPaths.map((what) => `invalid ${what} name`))
     if (error === 'this.#error') texts.push(...shares)
-    assert.ok(/^\d{3}$/.test(status) && texts.length > 0, `new Problem(${status}, ${error}) is not understood`)
+    assert.ok(
+      /^\d{3}$/.test(status) && texts.length > 0,
+      `new Problem(${status}, ${error}) is not understood`,
+    )
     for (const text of texts) found.add(`${status} ${text}`)
   }
   for (const [, status, error] of all.matchAll(/\{ status: (\d{3}), error: '([^']+)'/g))

@@ -97,32 +97,35 @@ onBothWorlds('metrics - requests that wait are counted while they wait', async (
   await shows(0)
 })
 
-onBothWorlds('metrics - push workers by outcome, and the streams and sockets that are open', async (world) => {
-  await using receiver = await PushReceiver.start((response, { body }, index) => {
-    const status = body === '"bad"' ? 422 : body === '"later"' && index < 3 ? 503 : 200
-    if (body !== '"held"') answer(status, '1')(response)
-  })
-  const push = [{ queue: 'jobs', url: receiver.url, allowInternal: true, backoff: 1, attempts: 3 }]
-  const gateway = await world.open({ push })
-  const { call } = gateway
-  const post = (body: string) => call('POST', '/q/jobs?wait=20', { body })
-  for (const body of ['"ok"', '"bad"']) await post(body)
-  assert.equal((await post('"later"')).status, 200)
-  void post('"held"').catch(() => {})
-  await using _ = await SocketClient.open(gateway)
-  const stream = await EventClient.open(`${gateway.url}/overview/events`)
-  const labels = 'queue="jobs",command="job"'
-  await until(async () => (await scrape(gateway)).includes(`soloflight_push_running{${labels}} 1`), {
-    what: 'a request to run',
-  })
-  const total = (outcome: string) => `soloflight_push_attempts_total{${labels},outcome="${outcome}"}`
-  has(
-    await scrape(gateway),
-    ...[`${total('completed')} 2`, `${total('failed')} 1`, `${total('retried')} 1`, `${total('lost')} 0`],
-    ...['soloflight_open_sockets 1', 'soloflight_open_streams 1'],
-  )
-  stream.close()
-})
+onBothWorlds(
+  'metrics - push workers by outcome, and the streams and sockets that are open',
+  async (world) => {
+    await using receiver = await PushReceiver.start((response, { body }, index) => {
+      const status = body === '"bad"' ? 422 : body === '"later"' && index < 3 ? 503 : 200
+      if (body !== '"held"') answer(status, '1')(response)
+    })
+    const push = [{ queue: 'jobs', url: receiver.url, allowInternal: true, backoff: 1, attempts: 3 }]
+    const gateway = await world.open({ push })
+    const { call } = gateway
+    const post = (body: string) => call('POST', '/q/jobs?wait=20', { body })
+    for (const body of ['"ok"', '"bad"']) await post(body)
+    assert.equal((await post('"later"')).status, 200)
+    void post('"held"').catch(() => {})
+    await using _ = await SocketClient.open(gateway)
+    const stream = await EventClient.open(`${gateway.url}/overview/events`)
+    const labels = 'queue="jobs",command="job"'
+    await until(async () => (await scrape(gateway)).includes(`soloflight_push_running{${labels}} 1`), {
+      what: 'a request to run',
+    })
+    const total = (outcome: string) => `soloflight_push_attempts_total{${labels},outcome="${outcome}"}`
+    has(
+      await scrape(gateway),
+      ...[`${total('completed')} 2`, `${total('failed')} 1`, `${total('retried')} 1`, `${total('lost')} 0`],
+      ...['soloflight_open_sockets 1', 'soloflight_open_streams 1'],
+    )
+    stream.close()
+  },
+)
 
 onBothWorlds(
   'metrics - the queues that were used last are told, and how many are left out',

@@ -85,7 +85,14 @@ test('shares - and a quarter of the queues that are watched, by sockets and even
   await watch(ann, 125)
   ann.socket.terminate()
   await using again = await SocketClient.open(server, { headers: bearer('ann-1') })
-  await until(() => watch(again, 126).then(() => true, () => false), { what: 'places to be free' })
+  await until(
+    () =>
+      watch(again, 126).then(
+        () => true,
+        () => false,
+      ),
+    { what: 'places to be free' },
+  )
 })
 
 test('shares - with one holder, or without tokens, the bound of all is the only one', async () => {

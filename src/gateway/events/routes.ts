@@ -58,9 +58,7 @@ async function sendEvents(
 ): Promise<Response> {
   const { watches, queues, clock, access } = deps
   const source =
-    queue === undefined
-      ? allQueuesFeed(watches, queues, clock)
-      : queueFeed(watches, queue, access.caller(c))
+    queue === undefined ? allQueuesFeed(watches, queues, clock) : queueFeed(watches, queue, access.caller(c))
   return sendFeed(c, deps, queue === undefined ? 'all' : `queue ${queue}`, source, (feed) => {
     const seen = lastEventId(c)
     const after = seen === undefined ? feed.last : feed.numberOf(seen)
