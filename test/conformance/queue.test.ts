@@ -581,7 +581,13 @@ function totalsOfHash(fields: Map<string, Buffer>): QueueTotals {
   )
   const sum = (names: string) =>
     [...names].reduce((total, name) => total + Number(String(fields.get(name) ?? 0)), 0)
-  return { submitted: sum('s'), completed: sum('vV'), failed: sum('eE'), taken: sum('aVER'), returned: sum('H') }
+  return {
+    submitted: sum('s'),
+    completed: sum('vV'),
+    failed: sum('eE'),
+    taken: sum('aVER'),
+    returned: sum('H'),
+  }
 }
 
 /** The model and Redis, and the operations on both. */

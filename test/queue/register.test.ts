@@ -35,7 +35,14 @@ async function namesAre(options: QueueNamesOptions, expected: readonly string[])
 }
 
 async function totalsAre(queue: RedisQueue, expected: Partial<QueueTotals>): Promise<void> {
-  assert.deepEqual(await queue.totals(), { submitted: 0, completed: 0, failed: 0, taken: 0, returned: 0, ...expected })
+  assert.deepEqual(await queue.totals(), {
+    submitted: 0,
+    completed: 0,
+    failed: 0,
+    taken: 0,
+    returned: 0,
+    ...expected,
+  })
 }
 
 /** Commands that clients have sent to the register. */
