@@ -11,7 +11,7 @@ export {
 export { Channel, type ChannelEvents } from './channel/channel.ts'
 export type { ChannelOptions } from './channel/options.ts'
 export { BUS_DEFAULTS, type BusOptions, type InstanceSource } from './options.ts'
-export type { Persisted, PersistedMethods } from './persisted/persisted.ts'
+export type { Persisted, PersistedMethods } from './persisted/persisted-methods.ts'
 export type { PubsubOptions } from './pubsub/options.ts'
 export { Pubsub, type PubsubEvents } from './pubsub/pubsub.ts'
 export type { TopicPosition } from './pubsub/subscription.ts'

@@ -1,16 +1,10 @@
+import { MAX_NAME } from '../kernel/names.ts'
 import { expectedError } from '../kernel/options.ts'
-
-const NAME_LENGTH = 256
 
 /** Checks the name of a queue, channel, topic, object or property. @throws TypeError */
 export function checkName(name: string, value: unknown): asserts value is string {
   // The queues of channels have names that begin with NUL.
-  if (
-    typeof value === 'string' &&
-    /^[^\0]/.test(value) &&
-    value.length <= NAME_LENGTH &&
-    value.isWellFormed()
-  )
+  if (typeof value === 'string' && /^[^\0]/.test(value) && value.length <= MAX_NAME && value.isWellFormed())
     return
-  throw expectedError(name, `well-formed text of 1 to ${NAME_LENGTH} characters, the first not NUL`, value)
+  throw expectedError(name, `well-formed text of 1 to ${MAX_NAME} characters, the first not NUL`, value)
 }

@@ -1,8 +1,8 @@
 import { createHmac, randomBytes, timingSafeEqual } from 'node:crypto'
+import { CookieSessions, SESSION_SECONDS, sessionsIn } from './dashboard/cookie-sessions.ts'
 import type { RouteContext } from './env.ts'
 import { type AccessToken, holderOf, type ResolvedGatewayOptions, SCOPES, type Scope } from './options.ts'
 import { Problem } from './problem.ts'
-import { SESSION_SECONDS, Sessions, sessionsIn } from './session.ts'
 
 /** What a route does. Taking a job is a change. */
 export type Effect = 'reads' | 'changes'
@@ -39,13 +39,13 @@ export class Access {
   readonly #hosts: ReadonlySet<string>
   /** Undefined: no token is needed. */
   readonly #tokens: readonly KnownToken[] | undefined
-  readonly #sessions: Sessions
+  readonly #sessions: CookieSessions
   readonly #key = randomBytes(32)
 
   constructor({ hosts, tokens }: ResolvedGatewayOptions) {
     this.#hosts = new Set(hosts)
     this.#tokens = tokens?.map((grant) => ({ digest: this.#digestOf(grant.token), grant }))
-    this.#sessions = new Sessions(tokens ?? [])
+    this.#sessions = new CookieSessions(tokens ?? [])
   }
 
   /** Whether a caller needs a token. */

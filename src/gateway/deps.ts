@@ -9,9 +9,10 @@ import type { Lifecycle } from './lifecycle.ts'
 import type { Messaging } from './messaging/messaging.ts'
 import type { Metrics } from './metrics/metrics.ts'
 import type { ResolvedGatewayOptions } from './options.ts'
-import type { FactSources } from './overview/facts.ts'
 import type { Snapshots } from './overview/snapshots.ts'
+import type { OverviewSources } from './overview/sources.ts'
 import type { Queues } from './queues.ts'
+import type { Scans } from './search/scans.ts'
 
 /** What the routes of a gateway use. */
 export interface GatewayDeps {
@@ -27,10 +28,11 @@ export interface GatewayDeps {
   readonly metrics: Metrics
   /** The workers that have named themselves here, and what clients hold. */
   readonly clients: Clients
-  readonly facts: FactSources
+  readonly overviewSources: OverviewSources
   readonly snapshots: Snapshots
   /** Answers of server-sent events are made by `eventStream`. */
   readonly streams: EventStreams
   readonly watches: QueueWatches
   readonly feeds: Feeds
+  readonly scans: Scans
 }

@@ -135,6 +135,69 @@ export function parametersOf(route: Route): readonly ParameterDescription[] {
   return [...inPath, ...inQuery, ...inHeaders]
 }
 
+/** A member of a message. */
+export interface MemberDescription {
+  readonly name: string
+  /** What it may be: 'text', 'a whole number', … */
+  readonly form: string
+  readonly isRequired: boolean
+}
+
+/** The members that an object of this schema has when a client sends it. */
+export function membersOf(schema: z.ZodType): readonly MemberDescription[] {
+  const { properties = {}, required = [] } = jsonSchemaOf(schema) as ObjectSchema
+  return Object.entries(properties).map(([name, member]) => ({
+    name,
+    form: formOf(member),
+    isRequired: required.includes(name),
+  }))
+}
+
+/** The part of JSON Schema that the schemas of messages use. */
+interface ObjectSchema {
+  readonly properties?: Readonly<Record<string, MemberSchema>>
+  readonly required?: readonly string[]
+}
+
+interface MemberSchema {
+  /** What the schema calls it: 'a duration', for instance. */
+  readonly title?: string
+  readonly type?: string | readonly string[]
+  readonly enum?: readonly string[]
+  readonly anyOf?: readonly MemberSchema[]
+  readonly items?: MemberSchema
+  readonly properties?: Readonly<Record<string, MemberSchema>>
+  readonly minimum?: number
+  readonly maximum?: number
+}
+
+const FORMS: Readonly<Record<string, string>> = {
+  string: 'text',
+  integer: 'a whole number',
+  number: 'a number',
+  boolean: 'true or false',
+  object: 'an object',
+}
+
+function formOf(schema: MemberSchema): string {
+  if (schema.title !== undefined) return schema.title
+  if (schema.anyOf) return schema.anyOf.map(formOf).join(' or ')
+  if (schema.enum) return schema.enum.map((value) => JSON.stringify(value)).join(' or ')
+  if (schema.type === 'array') return `an array, each ${formOf(schema.items ?? {})}`
+  if (schema.properties) return `{ ${Object.keys(schema.properties).join(', ')} }`
+  const forms = [schema.type ?? []].flat().map((type) => FORMS[type])
+  return forms.length === 0 ? 'any JSON' : `${forms.join(' or ')}${boundsOf(schema)}`
+}
+
+/** The bounds of a number, unless they are those of all whole numbers. */
+function boundsOf({
+  minimum = Number.MIN_SAFE_INTEGER,
+  maximum = Number.MAX_SAFE_INTEGER,
+}: MemberSchema): string {
+  const from = minimum === Number.MIN_SAFE_INTEGER ? '' : ` from ${minimum}`
+  return `${from}${maximum === Number.MAX_SAFE_INTEGER ? '' : ` to ${maximum}`}`
+}
+
 /** What a client sends: of a parameter, the text. */
 function jsonSchemaOf(schema: z.ZodType): Json {
   const { $schema, ...described } = z.toJSONSchema(schema, { io: 'input', unrepresentable: 'any' })

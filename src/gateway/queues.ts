@@ -23,7 +23,7 @@ interface OpenQueue {
 
 /**
  * The queues of a gateway, opened by name when a request needs one. A queue that no request uses is closed after a minute, or
- * when another one needs its place.
+ * when another one needs its room.
  */
 export class Queues {
   readonly #open: (name: string) => RedisQueue

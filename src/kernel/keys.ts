@@ -15,6 +15,9 @@ export const MAX_PARKED: number = 10_000
 /** A larger value, in bytes, is not sent in messages: parked waiters read it from the record. */
 export const MESSAGE_LIMIT: number = 64 * 1024
 
+/** Lines of a job's log that are kept: no request needs to have more. */
+export const MAX_LOG_LINES = 1_000
+
 /** Longest trace context that is stored, in characters. */
 export const MAX_TRACE_LENGTH = 512
 

@@ -1,3 +1,5 @@
+import { parseRetryAfter } from '../kernel/http-date.ts'
+
 /** An answer of a gateway that was read. */
 export interface Answer {
   readonly status: number
@@ -31,14 +33,14 @@ export async function readAnswer({ status, headers, body }: Response, limit: num
 }
 
 /** The `error` of a problem; '' if the answer is none. */
-export function problemText({ text = '' }: Answer): string {
+export function problemError({ text = '' }: Answer): string {
   return member(text, 'error') ?? ''
 }
 
 /** What an answer says of a refusal, for people. */
 export function describeAnswer(answer: Answer): string {
   const { status, text = '' } = answer
-  const parts = [problemText(answer), member(text, 'detail') ?? ''].filter((part) => part !== '')
+  const parts = [problemError(answer), member(text, 'detail') ?? ''].filter((part) => part !== '')
   return [String(status), ...parts].join(', ').slice(0, 500)
 }
 
@@ -57,7 +59,5 @@ const MAX_RETRY_AFTER = 5 * 60_000
 
 /** `Retry-After`, ms; 0 without one. */
 export function retryAfterOf({ headers }: Pick<Answer, 'headers'>): number {
-  const given = headers.get('retry-after') ?? ''
-  const ms = /^\d{1,9}$/.test(given) ? Number(given) * 1000 : Date.parse(given) - Date.now()
-  return ms > 0 ? Math.min(ms, MAX_RETRY_AFTER) : 0
+  return parseRetryAfter(headers.get('retry-after') ?? undefined, MAX_RETRY_AFTER)
 }

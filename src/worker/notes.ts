@@ -1,7 +1,6 @@
-import { MESSAGE_LIMIT } from '../kernel/keys.ts'
+import { MAX_LOG_LINES, MESSAGE_LIMIT } from '../kernel/keys.ts'
 
-/** Most lines that wait to be sent, as many as one request may have; their characters; and those of one line. */
-const MAX_LINES = 1_000
+/** Most characters of the lines that wait to be sent, of which there are MAX_LOG_LINES at most; and those of one line. */
 const MAX_CHARACTERS = 512 * 1024
 const MAX_LINE = 16 * 1024
 
@@ -29,7 +28,7 @@ export class Notes {
     const text = String(line).slice(0, MAX_LINE).toWellFormed()
     this.#lines.push(text)
     this.#length += text.length
-    while (this.#lines.length > MAX_LINES || this.#length > MAX_CHARACTERS)
+    while (this.#lines.length > MAX_LOG_LINES || this.#length > MAX_CHARACTERS)
       this.#length -= this.#lines.shift()?.length ?? 0
   }
 

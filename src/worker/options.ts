@@ -1,5 +1,6 @@
 import { constants } from 'node:os'
 import { checkLogger, checkLogLevel, type Logger, type LogLevel } from '../kernel/logging.ts'
+import { isName, MAX_NAME } from '../kernel/names.ts'
 import {
   type Check,
   type Complete,
@@ -77,24 +78,13 @@ export interface HttpWorkerOptions<Job = unknown, Result = unknown> {
   fetch?: typeof globalThis.fetch | undefined
 }
 
-/** Longest name of a queue or command, as in a gateway. */
-const MAX_NAME = 256
 const MAX_LIST = 1_000
 /** 30 days, as in a gateway. */
 const MAX_LEASE = 30 * 24 * 60 * 60_000
 
-function isName(value: unknown): value is string {
-  if (typeof value !== 'string' || value.length === 0 || value.length > MAX_NAME) return false
-  // These would be steps of a path.
-  return value.isWellFormed() && value !== '.' && value !== '..' && !hasControl(value)
-}
-
-function hasControl(text: string): boolean {
-  for (let at = 0; at < text.length; at++) {
-    const code = text.charCodeAt(at)
-    if (code < 0x20 || (code >= 0x7f && code < 0xa0)) return true
-  }
-  return false
+/** Whether it is a name that can stand in a path: `.` and `..` would be steps of it. */
+function isPathName(value: unknown): value is string {
+  return isName(value) && value !== '.' && value !== '..'
 }
 
 function isUrl(value: unknown): boolean {
@@ -114,7 +104,7 @@ function oneOrMore(what: string, isValid: (value: unknown) => boolean): Check {
 }
 
 const checkName: Check = (name, value) => {
-  if (!isName(value)) throw expectedError(name, `a name of 1 to ${MAX_NAME} characters`, value)
+  if (!isPathName(value)) throw expectedError(name, `a name of 1 to ${MAX_NAME} characters`, value)
 }
 
 const checkToken: Check = (name, value) => {
@@ -138,7 +128,7 @@ const checkSignals: Check = (name, value) => {
 const OPTIONS: OptionTable<HttpWorkerOptions, HttpWorkerDefaults> = {
   url: [oneOrMore('a URL of http or https without user, query and fragment', isUrl), REQUIRED],
   token: [checkToken],
-  queues: [oneOrMore(`a name of 1 to ${MAX_NAME} characters`, isName), REQUIRED],
+  queues: [oneOrMore(`a name of 1 to ${MAX_NAME} characters`, isPathName), REQUIRED],
   order: [oneOf(['turns', 'priority']), 'turns'],
   work: [checkFunction],
   fail: [checkFunction],

@@ -1,5 +1,5 @@
 import { AbortedError } from '../errors.ts'
-import { describeAnswer, problemText } from './answer.ts'
+import { describeAnswer, problemError } from './answer.ts'
 import type { Gateways } from './gateways.ts'
 import type { Ask } from './turns.ts'
 
@@ -48,7 +48,8 @@ export async function takeJob(
       const id = headers.get('x-job-id') ?? ''
       return { kind: 'job', job: { queue, id, lease: token, attempt, attempts, text } }
     }
-    if (status === 404 && ['no job', 'queue is closed'].includes(problemText(answer))) return { kind: 'none' }
+    if (status === 404 && ['no job', 'queue is closed'].includes(problemError(answer)))
+      return { kind: 'none' }
     const refusal = status === 200 ? await putBack(gateways, path, text) : describeAnswer(answer)
     return { kind: 'unanswered', pause: REFUSED_PAUSE, refusal }
   } catch (error) {

@@ -449,6 +449,25 @@ const RARE_CASES: [Op[]][] = [
   ],
 ]
 
+/** Counterexamples of the past, shrunk. The clock of the server goes back. */
+const REGRESSIONS: Record<string, Op[]> = {
+  'kept messages that were seen to have ended do not come back': [
+    publish({ terms: { keep: 0, retain: true, ttl: 1000 } }),
+    deadline('until'),
+    renew,
+    advance(-20),
+    resume({ life: -1 }),
+  ],
+  'a publisher is remembered by the clock alone': [
+    publish({ terms: keep(1, 90_000) }),
+    deadline('publisher'),
+    renew,
+    advance(-20),
+    publish({ step: 0 }),
+    resume({ missed: 6 }),
+  ],
+}
+
 const sound = () => buildTopicScripts(TEST_CLOCK)
 
 /** Planted bugs: a text of the scripts, and what replaces it. */
@@ -470,6 +489,7 @@ const MUTANTS: Record<string, [from: string, to: string]> = {
   'one message too many that is kept': ['isKept and limit or #messages', 'isKept and limit + 1 or #messages'],
   'kept messages that come back': ['isKept and limit or #messages', 'limit'],
   'the first messages of a batch that are kept': ['if left <= limit then', 'if left > count - limit then'],
+  'messages that have ended and come back': ['keptUntil, isChanged = 0, true', ''],
   'messages that are kept too long': ['isKept = keptUntil > now', 'isKept = keptUntil >= now'],
   'messages that are kept too short': ['keptUntil = now + ttl', 'keptUntil = now + ttl - 1'],
   'a topic that ends before its messages': ['math.max(e, keptUntil), true', 'e, true'],
@@ -500,6 +520,7 @@ testConformance<TopicScripts, Op>({
   sound,
   runs: RUNS,
   rare: RARE_CASES,
+  regressions: REGRESSIONS,
   mutants: mutantsOf(sound, MUTANTS),
   runsPerMutant: 10 * RUNS,
 })

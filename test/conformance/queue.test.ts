@@ -4,7 +4,7 @@
 import assert from 'node:assert/strict'
 import fc from 'fast-check'
 import type { Redis } from 'ioredis'
-import { newId } from '../../src/kernel/keys.ts'
+import { ID_LENGTH, newId } from '../../src/kernel/keys.ts'
 import { Script } from '../../src/kernel/redis/call.ts'
 import type { Connection } from '../../src/kernel/redis/connection.ts'
 import { systemClock } from '../../src/kernel/time.ts'
@@ -822,13 +822,22 @@ class Worlds {
       if (!peer) return
       // One by one where a batch makes a difference: its commands become known together, and its jobs are requeued behind it.
       const known = this.#broker.model.state.commands(time).length === COMMANDS.length
-      if (known && !this.#peers.some(({ gone }) => gone)) return this.#submit(peer, all)
+      if (known && this.#allListen()) return this.#submit(peer, all)
       for (const submission of all) {
         await this.#drain()
         this.#act(index)
         await this.#submit(peer, [submission])
       }
     }
+  }
+
+  /** Whether all that have free slots can be delivered to. A batch tries it only at its end. */
+  #allListen(): boolean {
+    if (this.#peers.some(({ gone }) => gone)) return false
+    const inboxes = new Set(this.#peers.map(({ model }) => model.inbox))
+    const free = COMMANDS.flatMap((command) => this.#broker.model.state.command(command).freeSlots)
+    // A taker has an inbox of its own, which no process listens to.
+    return free.every((slot) => inboxes.has(slot.slice(0, ID_LENGTH)))
   }
 
   #submission(peer: Peer, op: SubmissionOp): Submission {
@@ -1056,7 +1065,7 @@ class Worlds {
     const { state } = this.#broker.model
     const rerun = new Set(outcomes.map(({ id }) => state.jobs.get(id)).filter((job) => job?.next))
     const beside = [...rerun].some((job) => job && state.command(job.command).ready.length > 0)
-    return rerun.size <= 1 && !beside && !this.#peers.some(({ gone }) => gone)
+    return rerun.size <= 1 && !beside && this.#allListen()
   }
 
   #processDue({
@@ -1278,6 +1287,7 @@ const setCapacity = (peer: number, slots: number, former: Of<'setCapacity'>['for
 })
 const take = (peer: number, count = 1): Op => ({ type: 'take', peer, command: 0, count, lease: 1000 })
 const findTaken: Op = { type: 'findTaken', peer: 0, back: 0 }
+const submitBatch = (all: Op[]): Op => ({ type: 'submitBatch', peer: 0, all: all as SubmissionOp[] })
 const removeWorker = (peer: number): Op => ({ type: 'removeWorker', peer, command: 0 })
 const finish = (kind: OutcomeOp['kind'], other: Partial<OutcomeOp> = {}): Op => ({
   ...{
@@ -1332,6 +1342,14 @@ const resume = (command: '' | 'add'): Op => ({ type: 'resume', command })
 const unwanted = { abortUnwanted: true }
 const exclusive = { conflict: 'exclusive' as const }
 const other = { payload: [1, 1] as const, conflict: 'rerun' as const }
+
+/** Counterexamples of the past, shrunk. */
+const REGRESSIONS: Record<string, Op[]> = {
+  'the slot of a taker is free, and no process listens to it': [
+    ...[setCapacity(0, 1), submit(0, 3), submit(0, 0), renew('no', true), finish('value')],
+    submitBatch([submit(0, 0), submit(0, 0, exclusive)]),
+  ],
+}
 
 /** Cases that random operations rarely produce. They are tried first in every run of the property. */
 const RARE_CASES: [Op[]][] = [
@@ -1781,6 +1799,7 @@ testConformance<QueueScripts, Op>({
   sound: () => buildQueueScripts(TEST_TIME),
   runs: RUNS,
   rare: RARE_CASES,
+  regressions: REGRESSIONS,
   mutants: Object.fromEntries(Object.entries(MUTANTS).map(([name, bug]) => [name, () => mutant(bug)])),
   runsPerMutant: 5 * RUNS,
 })

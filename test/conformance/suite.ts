@@ -108,6 +108,7 @@ export function testConformance<Scripts, Op extends { type: string }>({
   }
 
   describe(`${name} - finds planted bugs`, () => {
+    const examples = [...rare, ...Object.values(regressions).map((ops): [Op[]] => [ops])]
     let t: Awaited<ReturnType<typeof open>>
     before(async () => {
       t = await open()
@@ -116,7 +117,7 @@ export function testConformance<Scripts, Op extends { type: string }>({
 
     for (const [bug, scripts] of Object.entries(mutants)) {
       test(`${name} - finds ${bug}`, async () => {
-        const options = { numRuns: runsPerMutant, examples: rare, endOnFailure: true }
+        const options = { numRuns: runsPerMutant, examples, endOnFailure: true }
         const { failed, numRuns } = await fc.check(t.property(scripts()), options)
         assert.ok(failed, `not found in ${numRuns} runs`)
       })

@@ -5,8 +5,8 @@ import { test } from 'node:test'
 import { brotliDecompressSync, gunzipSync } from 'node:zlib'
 import { bundleDashboard } from '../../scripts/dashboard/bundle.ts'
 import { encodingFor, takeAssetsFrom } from '../../src/gateway/dashboard/assets.ts'
+import { CookieSessions, SESSION_SECONDS } from '../../src/gateway/dashboard/cookie-sessions.ts'
 import { createGateway, type GatewayOptions } from '../../src/gateway/index.ts'
-import { SESSION_SECONDS, Sessions } from '../../src/gateway/session.ts'
 import { assertProblem, type GatewayServer, serve } from '../support/gateway.ts'
 
 takeAssetsFrom(bundleDashboard)
@@ -172,7 +172,7 @@ test('sessions - another cookie of the same name does not hide a good one, up to
 test('sessions - one ends when its time is over, and is not accepted for longer than any is given', () => {
   const [grant] = TOKENS
   assert.ok(grant)
-  const sessions = new Sessions(TOKENS)
+  const sessions = new CookieSessions(TOKENS)
   const now = 1_800_000_000_000
   const session = sessions.start(grant, now)
   assert.equal(sessions.find(session, now)?.grant.token, grant.token)

@@ -49,7 +49,8 @@ async function problemsInSource(): Promise<Set<string>> {
     // In a ternary there are several.
     const texts = [...error.matchAll(/(?<!includes\()'([^']*[^', ])'/g)].map(([, text = '']) => text)
     if (COPIES.includes(`${status}, ${error}`)) continue
-    if (error === '`invalid ${what} name`') texts.push(...namesInPaths.map((what) => `invalid ${what} name`))
+    if (/^`invalid \$\{what\} name`$/.test(error))
+      texts.push(...namesInPaths.map((what) => `invalid ${what} name`))
     if (error === 'this.#error') texts.push(...shares)
     assert.ok(
       /^\d{3}$/.test(status) && texts.length > 0,

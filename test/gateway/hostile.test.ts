@@ -172,7 +172,7 @@ onBothWorlds(
     assertProblem(await call('POST', '/qb/foo', { body: jobs }), 413, 'too many jobs')
     assertProblem(await call('GET', '/q/foo'), 404, 'no job')
     await call('POST', '/q/foo', { body: '1' })
-    const taken = await call('GET', '/q/foo?lease=30&wait=10')
+    const taken = await call('GET', '/q/foo?lease=30')
     const headers = { 'x-lease': taken.headers.get('x-lease') ?? '' }
     const progress = JSON.stringify({ progress: 'x'.repeat(100_000) })
     assertProblem(await call('PATCH', '/q/foo', { headers, body: progress }), 413, 'progress is too large')

@@ -2,8 +2,10 @@
 
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
+import type { z } from 'zod'
 import { createGateway } from '../../src/gateway/index.ts'
 import { ROUTES } from '../../src/gateway/routes/index.ts'
+import { MESSAGE_TYPES } from '../../src/gateway/ws/messages/index.ts'
 import { serve } from '../support/gateway.ts'
 
 interface Operation {
@@ -64,6 +66,39 @@ test('openapi - the page has every path, and no script', async () => {
     assert.match(headers.get('content-security-policy') ?? '', /default-src 'none'/)
     assert.doesNotMatch(text, /<script/)
     for (const path of Object.keys((await documentOf('')).paths)) assert.ok(text.includes(path), path)
+  } finally {
+    await gateway.close()
+  }
+})
+
+/** The section of a message on the page, as text without tags. */
+function sectionOf(page: string, type: string): string {
+  const [, section = ''] = page.split(`<h2 id="message-${type}">`)
+  const [own = ''] = section.split(/<h2|<\/body/)
+  return own
+    .replace(/<[^>]*>/g, '')
+    .replaceAll('&#39;', "'")
+    .replaceAll('&quot;', '"')
+}
+
+test('openapi - the page describes every message of WebSockets by the table that dispatches them', async () => {
+  const gateway = await serve(createGateway({ basePath: '/jobs', tokens: [] }))
+  try {
+    const { text, status } = await gateway.call('GET', '/jobs/docs')
+    assert.equal(status, 200, 'it needs no token')
+    assert.ok(text.includes('Messages of <code>/jobs/ws</code>'))
+    for (const { type, summary, scope, schema } of MESSAGE_TYPES) {
+      const section = sectionOf(text, type)
+      assert.match(summary, /^[A-Z].*\.$/)
+      assert.ok(section.includes(`${type}\n${summary} Scope: ${[scope].flat().join(' or ')}.`), section)
+      for (const name of Object.keys((schema as z.ZodObject).shape)) assert.ok(section.includes(name), name)
+    }
+    assert.equal(text.match(/id="message-/g)?.length, MESSAGE_TYPES.length)
+    const take = sectionOf(text, 'take')
+    assert.match(take, /^queuetext$/m)
+    assert.match(take, /^leasea duration, optional$/m)
+    assert.match(sectionOf(text, 'work'), /^concurrencya whole number from 1 to 100, optional$/m)
+    assert.match(sectionOf(text, 'inspect'), /^of"count" or "ttl" or "maxsize" or "find"$/m)
   } finally {
     await gateway.close()
   }

@@ -62,7 +62,7 @@ test('shares - and a quarter of the sockets, whether the token is in the header 
   await until(
     async () => {
       await using again = await SocketClient.open(server)
-      return again.call('hello', { token: 'ann-1' }).then(
+      return await again.call('hello', { token: 'ann-1' }).then(
         () => true,
         () => false,
       )

@@ -116,6 +116,20 @@ onBothWorlds('take - a failure without a retry is the last one, whatever attempt
   assert.equal((await stateOf(gateway, other.id))['retries'], 1)
 })
 
+onBothWorlds('take - a job that was posted is there, whoever has asked for one before', async (w) => {
+  const gateways = [await w.open(), await w.open()] as const
+  for (let n = 0; n < 20; n++) {
+    const [here, there] = n % 2 === 0 ? gateways : [gateways[1], gateways[0]]
+    const empty = ['', '', '?wait=20ms', '?lease=30', '?wait=5ms&lease=30'].map((query, at) =>
+      (at % 2 === 0 ? here : there).call('GET', `/q/foo${query}`),
+    )
+    for (const answer of await Promise.all(empty)) assertProblem(answer, 404, 'no job')
+    assert.equal((await here.call('POST', '/q/foo', { body: `${n}` })).status, 201)
+    const { status, text } = await there.call('GET', '/q/foo')
+    assert.deepEqual([status, text], [200, `${n}`])
+  }
+})
+
 onBothWorlds('take - a job that was cancelled or removed is told of at the next renewal', async (w) => {
   const { call } = await w.open()
   const { id } = (await call('POST', '/q/foo', { body: '1' })).json as { id: string }

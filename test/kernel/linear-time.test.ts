@@ -3,6 +3,7 @@ import { IncomingMessage, ServerResponse } from 'node:http'
 import { Socket } from 'node:net'
 import { describe, test } from 'node:test'
 import { jsonCodec } from '../../src/kernel/codec/codec.ts'
+import { parseHttpDate } from '../../src/kernel/http-date.ts'
 import { recordKey } from '../../src/kernel/keys.ts'
 import { Inbox } from '../../src/kernel/redis/subscription.ts'
 import { systemClock } from '../../src/kernel/time.ts'
@@ -27,7 +28,6 @@ import {
   fromRawHeaders,
   isFieldValue,
   isToken,
-  parseHttpDate,
   parseList,
   toRawHeaders,
 } from '../../src/memoize/policy/fields.ts'

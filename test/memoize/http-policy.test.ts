@@ -13,7 +13,6 @@ import {
   CacheControl,
   endToEndFields,
   fromRawHeaders,
-  parseHttpDate,
   parseList,
   toRawHeaders,
 } from '../../src/memoize/policy/fields.ts'
@@ -130,38 +129,6 @@ describe('http cache-control', () => {
     assert.deepEqual(privateFieldsOf(some), ['c', 'a', 'b'])
     assert.deepEqual(privateFieldsOf(control('private="Vary, a"')), ['a'])
     assert.ok(control('no-cache="a", no-cache').hasUnqualified('no-cache'), 'one of them is bare')
-  })
-})
-
-describe('http dates', () => {
-  const at = Date.UTC(1994, 10, 6, 8, 49, 37)
-
-  test('the three forms', () => {
-    assert.equal(parseHttpDate('Sun, 06 Nov 1994 08:49:37 GMT'), at)
-    assert.equal(parseHttpDate('Sunday, 06-Nov-94 08:49:37 GMT'), at)
-    assert.equal(parseHttpDate('Sun Nov  6 08:49:37 1994'), at)
-    assert.equal(parseHttpDate('SUN, 06 NOV 1994 08:49:37 gmt'), at)
-  })
-
-  test('a two-digit year is at most 50 years ahead', () => {
-    const now = Date.UTC(2026, 0, 1)
-    assert.equal(parseHttpDate('Thursday, 18-Aug-50 02:01:18 GMT', now), Date.UTC(2050, 7, 18, 2, 1, 18))
-    assert.equal(parseHttpDate('Thursday, 18-Aug-77 02:01:18 GMT', now), Date.UTC(1977, 7, 18, 2, 1, 18))
-  })
-
-  test('everything else is invalid', () => {
-    const wrong = [
-      '0',
-      '',
-      'foo',
-      '2026-01-01',
-      'Sun, 06 Nov 1994 08:49:37 UTC',
-      'Sun, 32 Nov 1994 08:49:37 GMT',
-      'Sun, 06 Foo 1994 08:49:37 GMT',
-      'Sun, 06 Nov 1994 24:49:37 GMT',
-      'Sun, 6 Nov 1994 8:49:37 GMT',
-    ]
-    for (const value of wrong) assert.equal(parseHttpDate(value), undefined, value)
   })
 })
 

@@ -1,5 +1,6 @@
 import type { BusContext, Member, Places } from '../../src/bus/context.ts'
-import { type Persisted, persistify } from '../../src/bus/persisted/persisted.ts'
+import { persistify } from '../../src/bus/persisted/persisted.ts'
+import type { Persisted } from '../../src/bus/persisted/persisted-methods.ts'
 import type { PubsubOptions } from '../../src/bus/pubsub/options.ts'
 import { Pubsub } from '../../src/bus/pubsub/pubsub.ts'
 import { Renewals } from '../../src/bus/renewals.ts'

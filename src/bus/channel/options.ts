@@ -9,7 +9,8 @@ import {
   type OptionTable,
   withDefaults,
 } from '../../kernel/options.ts'
-import { checkTerm, type Throttle } from '../queue/options.ts'
+import { DEFAULT_PREFETCH, MAX_PREFETCH } from '../limits.ts'
+import { checkLease, type Throttle } from '../queue/options.ts'
 
 /** Options of {@link Channel.connect}. Durations are ms. */
 export interface ChannelOptions {
@@ -30,11 +31,11 @@ export interface ChannelOptions {
 type ChannelDefaults = Complete<Omit<ChannelOptions, 'prefetch' | 'throttle'>>
 
 const CHANNEL_OPTIONS: OptionTable<ChannelOptions, ChannelDefaults> = {
-  ttl: [checkTerm, 30_000],
+  ttl: [checkLease, 30_000],
   maxsize: [countFrom(0), 0],
   reliable: [checkFlag, false],
-  prefetch: [integerUpTo(1000)],
-  lease: [checkTerm, 10_000],
+  prefetch: [integerUpTo(MAX_PREFETCH)],
+  lease: [checkLease, 10_000],
   throttle: [checkFunction],
 }
 const CHANNEL_DEFAULTS = defaultsOf(CHANNEL_OPTIONS)
@@ -49,7 +50,7 @@ export interface ResolvedChannelOptions extends ChannelDefaults {
 export function resolveChannelOptions(given: ChannelOptions): ResolvedChannelOptions {
   checkOptions(given, CHANNEL_OPTIONS)
   const options = withDefaults(given, CHANNEL_DEFAULTS)
-  const prefetch = given.prefetch ?? (options.reliable || given.throttle ? 1 : 50)
+  const prefetch = given.prefetch ?? (options.reliable || given.throttle ? 1 : DEFAULT_PREFETCH)
   const maxsize = Number.isFinite(options.maxsize) ? options.maxsize : 0
   return { ...options, maxsize, prefetch, throttle: given.throttle }
 }

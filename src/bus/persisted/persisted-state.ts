@@ -4,6 +4,7 @@ import { newId } from '../../kernel/keys.ts'
 import { durationFrom } from '../../kernel/options.ts'
 import { outsideWork, RENEW_AFTER, type Timer } from '../../kernel/time.ts'
 import type { BusContext, Member } from '../context.ts'
+import { MIN_OBJECT_TTL } from '../limits.ts'
 import type { SaveRequest, StoredObject } from '../store/store.ts'
 
 /** How long an object lives after it was saved, ms, unless it is persisted. */
@@ -12,7 +13,7 @@ export const OBJECT_TTL = 60_000
 /** Pause before a first renewal that failed is repeated, ms. */
 const RETRY_PAUSE = 1_000
 
-const checkTtl = durationFrom(1000)
+const checkTtl = durationFrom(MIN_OBJECT_TTL)
 
 /** What is known of the stored object, and what saves and loads it. */
 export class PersistedState {

@@ -8,6 +8,7 @@ import {
   type OptionTable,
   withDefaults,
 } from '../../kernel/options.ts'
+import { MAX_KEEP } from '../limits.ts'
 
 /** Options of a topic. Subscribers and publishers may give different ones: the larger ones hold. */
 export interface PubsubOptions {
@@ -27,8 +28,6 @@ const PUBSUB_OPTIONS: OptionTable<PubsubOptions, Complete<PubsubOptions>> = {
 
 /** Defaults of the options of a topic. */
 export const PUBSUB_DEFAULTS: Complete<PubsubOptions> = defaultsOf(PUBSUB_OPTIONS)
-
-const MAX_KEEP = 10_000
 
 function checkKeep(name: string, value: unknown): void {
   if (Number.isInteger(value) && Number(value) >= 0 && Number(value) <= MAX_KEEP) return

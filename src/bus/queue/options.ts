@@ -13,6 +13,7 @@ import {
   type OptionTable,
   withDefaults,
 } from '../../kernel/options.ts'
+import { DEFAULT_PREFETCH, MAX_LEASE, MAX_PREFETCH, MIN_LEASE } from '../limits.ts'
 
 /** Options of {@link Queue.attach}. Durations are ms. */
 export interface AttachOptions {
@@ -28,14 +29,11 @@ export interface AttachOptions {
 /** Checks the id of a message. @throws TypeError */
 export const checkMessageId: Check = integerUpTo(Number.MAX_SAFE_INTEGER)
 
-/** Longest ttl and lease, ms: one year. */
-const MAX_DURATION = 365 * 24 * 60 * 60_000
-
-/** Checks the ttl of a queue or the lease of a consumer, ms: a shorter one could not be renewed in time. @throws TypeError */
-export const checkTerm: Check = numberBetween(100, MAX_DURATION)
+/** Checks the ttl of a queue or the lease of a consumer, ms. @throws TypeError */
+export const checkLease: Check = numberBetween(MIN_LEASE, MAX_LEASE)
 
 const ATTACH_OPTIONS: OptionTable<AttachOptions, Complete<AttachOptions>> = {
-  ttl: [checkTerm, 30_000],
+  ttl: [checkLease, 30_000],
   maxsize: [countFrom(0), 0],
 }
 const ATTACH_DEFAULTS = defaultsOf(ATTACH_OPTIONS)
@@ -115,8 +113,8 @@ const CONSUME_OPTIONS: OptionTable<ConsumeOptions, ConsumeDefaults> = {
   reliable: [checkFlag, false],
   last: [checkIndex, 0],
   exclusive: [checkFlag, false],
-  lease: [checkTerm, 10_000],
-  prefetch: [integerUpTo(1000)],
+  lease: [checkLease, 10_000],
+  prefetch: [integerUpTo(MAX_PREFETCH)],
   throttle: [checkFunction],
 }
 const CONSUME_DEFAULTS = defaultsOf(CONSUME_OPTIONS)
@@ -125,9 +123,6 @@ function checkMax(name: string, value: unknown): void {
   if (typeof value === 'number' && value < 0) return
   countFrom(1)(name, value)
 }
-
-/** Messages that are fetched at once by default, without acknowledgement. */
-const DEFAULT_PREFETCH = 50
 
 /** Validated options, with defaults filled in. */
 export interface ResolvedConsumeOptions extends ConsumeDefaults {

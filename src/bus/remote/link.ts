@@ -14,7 +14,7 @@ export interface WebSocketLike {
 
 export type WebSocketClass = new (url: string) => WebSocketLike
 
-export interface LinkTerms {
+export interface LinkOptions {
   readonly url: string
   readonly token: string | undefined
   /** ms */
@@ -22,8 +22,8 @@ export interface LinkTerms {
   readonly WebSocket: WebSocketClass
 }
 
-/** What a client has subscribed to: it is told anew to each socket. */
-export interface Restored {
+/** What a client has subscribed to: each new socket subscribes again. */
+export interface LinkSubscription {
   /** The id of the message that subscribes. */
   readonly sub: string
   /** Subscribes again. Sends at once what it sends. */
@@ -52,7 +52,7 @@ const ANSWER_WITHIN = 5_000
 const PING_EVERY = 5_000
 
 /** How a call is made. */
-export interface CallTerms {
+export interface CallOptions {
   /** The id of the message, if it subscribes. */
   readonly sub?: string
   /** Its answer may take any time: it ends with the socket alone. */
@@ -72,14 +72,14 @@ class Call {
   readonly reject: (error: Error) => void
 
   constructor(
-    { text, key, terms }: { text: string; key: string; terms: CallTerms },
+    { text, key, options }: { text: string; key: string; options: CallOptions },
     resolve: (value: unknown) => void,
     reject: (error: Error) => void,
   ) {
     this.text = text
     this.key = key
-    this.mayWait = terms.mayWait ?? false
-    this.isAnswer = terms.isAnswer ?? (() => true)
+    this.mayWait = options.mayWait ?? false
+    this.isAnswer = options.isAnswer ?? (() => true)
     this.resolve = resolve
     this.reject = reject
   }
@@ -91,7 +91,7 @@ class Call {
  * | state              | event                    | next state                                                           |
  * | ------------------ | ------------------------ | -------------------------------------------------------------------- |
  * | idle               | the first call           | connecting                                                           |
- * | connecting         | the token was accepted   | online: what was subscribed to is told anew, then what waits is sent |
+ * | connecting         | the token was accepted   | online: the subscriptions are restored, then what waits is sent      |
  * | connecting         | the token was refused    | refused: all calls reject                                            |
  * | connecting, online | the socket has ended     | pausing: calls without an answer reject                              |
  * | connecting, online | what is no message comes | the same; the socket is ended                                        |
@@ -101,10 +101,10 @@ class Call {
 type State = 'idle' | 'connecting' | 'online' | 'pausing' | 'refused' | 'closed'
 
 export class Link {
-  readonly #terms: LinkTerms
+  readonly #options: LinkOptions
   readonly #listener: LinkListener
   readonly #calls = new Map<CallId, Call>()
-  readonly #restored = new Map<string, Restored>()
+  readonly #subscriptions = new Map<string, LinkSubscription>()
   #state: State = 'idle'
   #socket: WebSocketLike | undefined
   #pause = MIN_PAUSE
@@ -113,8 +113,8 @@ export class Link {
   #ids = 0
   #subs = 0
 
-  constructor(terms: LinkTerms, listener: LinkListener) {
-    this.#terms = terms
+  constructor(options: LinkOptions, listener: LinkListener) {
+    this.#options = options
     this.#listener = listener
   }
 
@@ -127,13 +127,13 @@ export class Link {
     return `s${++this.#subs}`
   }
 
-  /** From now on it is told to each new socket. */
-  add(restored: Restored): void {
-    this.#restored.set(restored.sub, restored)
+  /** From now on each new socket restores it. */
+  add(subscription: LinkSubscription): void {
+    this.#subscriptions.set(subscription.sub, subscription)
   }
 
   delete(sub: string): void {
-    this.#restored.delete(sub)
+    this.#subscriptions.delete(sub)
   }
 
   /** Connects, unless it has begun to. @throws ClosedError, UnavailableError */
@@ -148,16 +148,16 @@ export class Link {
    * @throws UnavailableError after `unavailableAfter` ms without the gateway, or without its answer unless that `mayWait`: if
    * `sent`, it may have taken effect; ClosedError; OverloadedError; what the gateway answers.
    */
-  async call(type: string, key: string, members: object, terms: CallTerms = {}): Promise<unknown> {
+  async call(type: string, key: string, members: object, options: CallOptions = {}): Promise<unknown> {
     this.open()
-    const { sub } = terms
+    const { sub } = options
     if (this.#calls.size >= MAX_CALLS) throw new OverloadedError('Too many calls wait', { key })
     const id = sub ?? ++this.#ids
     const text = JSON.stringify({ ...members, id, type })
     return new Promise((resolve, reject) => {
-      const call = new Call({ text, key, terms }, resolve, reject)
+      const call = new Call({ text, key, options }, resolve, reject)
       this.#calls.set(id, call)
-      call.timer = after(this.#terms.unavailableAfter, () => this.#expire(id, call))
+      call.timer = after(this.#options.unavailableAfter, () => this.#expire(id, call))
       if (this.isOnline) this.#send(call)
     })
   }
@@ -175,7 +175,7 @@ export class Link {
 
   #connect(): void {
     this.#state = 'connecting'
-    const socket = new this.#terms.WebSocket(this.#terms.url)
+    const socket = new this.#options.WebSocket(this.#options.url)
     this.#socket = socket
     this.#after(ANSWER_WITHIN, () => this.#onEnded(socket))
     socket.addEventListener('open', () => this.#signIn(socket))
@@ -187,7 +187,7 @@ export class Link {
 
   #signIn(socket: WebSocketLike): void {
     if (socket !== this.#socket) return
-    const { token } = this.#terms
+    const { token } = this.#options
     // Without a token the gateway needs none, or knows the page by its cookie: this is refused if it does not.
     const hello = token === undefined ? { type: 'end', sub: HELLO } : { type: 'hello', token }
     socket.send(JSON.stringify({ id: HELLO, ...hello }))
@@ -198,7 +198,7 @@ export class Link {
     if (socket !== this.#socket) return
     const received = readGatewayMessage(data)
     if (!received) return this.#onEnded(socket)
-    if (received.kind === 'push') return this.#restored.get(String(received.sub))?.onPush(received.push)
+    if (received.kind === 'push') return this.#subscriptions.get(String(received.sub))?.onPush(received.push)
     const { id } = received
     if (id === HELLO) return received.kind === 'problem' ? this.#refuse() : this.#onOnline()
     if (id === PING) return this.#onPong()
@@ -223,7 +223,7 @@ export class Link {
     if (this.#state !== 'connecting') return
     this.#state = 'online'
     const waiting = [...this.#calls.values()]
-    for (const restored of [...this.#restored.values()]) restored.restore()
+    for (const subscription of [...this.#subscriptions.values()]) subscription.restore()
     for (const call of waiting) if (!call.isSent) this.#send(call)
     this.#pingLater()
     this.#listener.onOnline()
@@ -254,7 +254,7 @@ export class Link {
       if (call.isSent) this.#reject(id, unavailable('The connection to the gateway has ended', call))
     this.#after(this.#pause * (0.5 + Math.random() / 2), () => this.#connect())
     this.#pause = Math.min(2 * this.#pause, MAX_PAUSE)
-    if (wasOnline) for (const restored of [...this.#restored.values()]) restored.onLost?.()
+    if (wasOnline) for (const subscription of [...this.#subscriptions.values()]) subscription.onLost?.()
     if (wasOnline) this.#listener.onOffline()
   }
 
@@ -284,9 +284,9 @@ export class Link {
     this.#state = 'closed'
     this.#drop()
     for (const id of [...this.#calls.keys()]) this.#reject(id, new ClosedError('The bus was disconnected'))
-    const restored = [...this.#restored.values()]
-    this.#restored.clear()
-    for (const each of restored) each.onClosed()
+    const subscriptions = [...this.#subscriptions.values()]
+    this.#subscriptions.clear()
+    for (const each of subscriptions) each.onClosed()
     if (wasOnline) this.#listener.onOffline()
   }
 }

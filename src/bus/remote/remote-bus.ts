@@ -1,4 +1,4 @@
-import type { Persisted } from '../persisted/persisted.ts'
+import type { Persisted } from '../persisted/persisted-methods.ts'
 import type { PubsubOptions } from '../pubsub/options.ts'
 import { Emitter } from './emitter.ts'
 import { Link, type WebSocketClass } from './link.ts'
@@ -6,7 +6,7 @@ import { RemoteChannel } from './remote-channel.ts'
 import { persistRemotely } from './remote-object.ts'
 import { RemotePubsub } from './remote-pubsub.ts'
 import { RemoteQueue } from './remote-queue.ts'
-import { checkRemoteName } from './terms.ts'
+import { checkRemoteName } from './wire.ts'
 
 /** Options of a {@link RemoteBus}. Durations are ms. */
 export interface RemoteBusOptions {

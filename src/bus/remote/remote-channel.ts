@@ -3,9 +3,9 @@ import type { ChannelEvents } from '../channel/channel.ts'
 import type { ChannelOptions } from '../channel/options.ts'
 import { Emitter } from './emitter.ts'
 import { isCount, type Push } from './gateway-message.ts'
-import type { Link, Restored } from './link.ts'
-import { checkRemoteName, finite, jsonOf, ms, RETRY_MS } from './terms.ts'
+import type { Link, LinkSubscription } from './link.ts'
 import { after } from './timers.ts'
+import { checkRemoteName, finite, jsonOf, ms, RETRY_MS } from './wire.ts'
 
 /** Options of a channel behind a gateway. That fetches as fast as the client reads. */
 export type RemoteChannelOptions = Omit<ChannelOptions, 'throttle'>
@@ -26,7 +26,7 @@ export class RemoteChannel<In = unknown, Out = unknown> extends Emitter<ChannelE
   readonly #local: string
   readonly #remote: string
   readonly #link: Link
-  readonly #restored: Restored
+  readonly #subscription: LinkSubscription
   /** Undefined: it is not connected, and does not connect. */
   #connected: Connected | undefined
   #hasRole = false
@@ -40,7 +40,7 @@ export class RemoteChannel<In = unknown, Out = unknown> extends Emitter<ChannelE
     this.#local = local
     this.#remote = remote
     this.#link = link
-    this.#restored = {
+    this.#subscription = {
       sub: link.newSub(),
       restore: () => this.#restore(),
       onPush: (push) => this.#onPush(push),
@@ -67,7 +67,7 @@ export class RemoteChannel<In = unknown, Out = unknown> extends Emitter<ChannelE
   async #connect(connected: Connected): Promise<void> {
     if (this.#connected) throw new AlreadyAttachedError('The channel is connected', { key: this.name })
     this.#connected = connected
-    this.#link.add(this.#restored)
+    this.#link.add(this.#subscription)
     try {
       await this.#send(connected)
       this.#isEstablished = true
@@ -79,9 +79,9 @@ export class RemoteChannel<In = unknown, Out = unknown> extends Emitter<ChannelE
 
   #send({ local, remote, options }: Connected): Promise<unknown> {
     const { ttl, lease, maxsize, ...rest } = options
-    const terms = { ...rest, ttl: ms(ttl), lease: ms(lease), maxsize: finite(maxsize) }
-    const members = { channel: this.name, local, remote, ...terms }
-    return this.#link.call('connect', this.name, members, { sub: this.#restored.sub, mayWait: true })
+    const sent = { ...rest, ttl: ms(ttl), lease: ms(lease), maxsize: finite(maxsize) }
+    const members = { channel: this.name, local, remote, ...sent }
+    return this.#link.call('connect', this.name, members, { sub: this.#subscription.sub, mayWait: true })
   }
 
   #restore(): void {
@@ -116,7 +116,7 @@ export class RemoteChannel<In = unknown, Out = unknown> extends Emitter<ChannelE
   }
 
   #forget(): void {
-    const { sub } = this.#restored
+    const { sub } = this.#subscription
     this.#connected = undefined
     this.#isEstablished = false
     this.#link.delete(sub)
@@ -130,7 +130,7 @@ export class RemoteChannel<In = unknown, Out = unknown> extends Emitter<ChannelE
    */
   async send(message: Out): Promise<number> {
     if (!this.#connected) throw new NotAttachedError('The channel is not connected', { key: this.name })
-    const members = { sub: this.#restored.sub, message: jsonOf(message) }
+    const members = { sub: this.#subscription.sub, message: jsonOf(message) }
     return Number(await this.#link.call('send', this.name, members, { isAnswer: isCount }))
   }
 
@@ -143,13 +143,13 @@ export class RemoteChannel<In = unknown, Out = unknown> extends Emitter<ChannelE
 
   /** Acknowledges the messages up to this id. @throws LeaseLostError, UnavailableError. */
   async ack(id: number): Promise<void> {
-    await this.#link.call('ack-channel', this.name, { sub: this.#restored.sub, upTo: id })
+    await this.#link.call('ack-channel', this.name, { sub: this.#subscription.sub, upTo: id })
   }
 
   /** Leaves the role. Never rejects. */
   async disconnect(): Promise<void> {
     if (!this.#connected) return
-    const { sub } = this.#restored
+    const { sub } = this.#subscription
     if (this.#link.isOnline) await this.#link.call('end', this.name, { sub }).catch(() => {})
     if (this.#connected) this.#forget()
   }
@@ -162,7 +162,7 @@ export class RemoteChannel<In = unknown, Out = unknown> extends Emitter<ChannelE
   /** Ends the channel: the peer gets `end`. @throws NotAttachedError, UnavailableError. */
   async end(): Promise<void> {
     if (!this.#connected) throw new NotAttachedError('The channel is not connected', { key: this.name })
-    await this.#link.call('end-channel', this.name, { sub: this.#restored.sub })
+    await this.#link.call('end-channel', this.name, { sub: this.#subscription.sub })
     if (this.#connected) this.#forget()
   }
 

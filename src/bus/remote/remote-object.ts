@@ -1,9 +1,8 @@
-import type { Persisted, PersistedMethods } from '../persisted/persisted.ts'
+import { MIN_OBJECT_TTL } from '../limits.ts'
+import { addMethods, checkNoMethods, type Persisted } from '../persisted/persisted-methods.ts'
 import { isObjectOrNull } from './gateway-message.ts'
-import type { Link, Restored } from './link.ts'
-import { checkRemoteName, ms } from './terms.ts'
-
-const METHODS = ['save', 'load', 'persist', 'unpersist', 'persistId'] as const
+import type { Link, LinkSubscription } from './link.ts'
+import { checkRemoteName, ms } from './wire.ts'
 
 /**
  * Gives an object the methods of a persisted one: see Bus.persistify. The version that was loaded or saved is known to the
@@ -16,19 +15,9 @@ export function persistRemotely<T extends object>(
   link: Link,
 ): Persisted<T> {
   for (const property of properties) checkRemoteName('properties', property)
-  for (const method of METHODS)
-    if (method in object || (properties as readonly string[]).includes(method))
-      throw new TypeError(`Expected an object without \`${method}\`: persistify adds it`)
+  checkNoMethods(object, properties)
   const state = new RemoteObject(name, object as Record<string, unknown>, properties, link)
-  const methods: PersistedMethods = {
-    persistId: name,
-    save: () => state.save(),
-    load: () => state.load(),
-    persist: (ttl) => state.persist(ttl),
-    unpersist: () => state.unpersist(),
-  }
-  for (const method of METHODS) Object.defineProperty(object, method, { value: methods[method] })
-  return object as Persisted<T>
+  return addMethods(object, name, state)
 }
 
 class RemoteObject {
@@ -36,7 +25,7 @@ class RemoteObject {
   readonly #object: Record<string, unknown>
   readonly #properties: readonly string[]
   readonly #link: Link
-  readonly #restored: Restored
+  readonly #subscription: LinkSubscription
   #isOpen = false
   #ttl: number | undefined
   /** Calls of one object are done one after the other. */
@@ -47,7 +36,7 @@ class RemoteObject {
     this.#object = object
     this.#properties = properties
     this.#link = link
-    this.#restored = {
+    this.#subscription = {
       sub: link.newSub(),
       restore: () => this.#restore(),
       onPush: () => {},
@@ -64,14 +53,14 @@ class RemoteObject {
   /** Opens it at the gateway, once. */
   async #open(): Promise<void> {
     if (this.#isOpen) return
-    this.#link.add(this.#restored)
+    this.#link.add(this.#subscription)
     await this.#sendOpen()
     this.#isOpen = true
   }
 
   #sendOpen(): Promise<unknown> {
     const members = { object: this.#name, properties: this.#properties }
-    return this.#link.call('object', this.#name, members, { sub: this.#restored.sub })
+    return this.#link.call('object', this.#name, members, { sub: this.#subscription.sub })
   }
 
   #restore(): void {
@@ -86,14 +75,14 @@ class RemoteObject {
       const values = Object.fromEntries(
         this.#properties.map((property) => [property, this.#object[property]]),
       )
-      return (await this.#link.call('save', this.#name, { sub: this.#restored.sub, values })) === true
+      return (await this.#link.call('save', this.#name, { sub: this.#subscription.sub, values })) === true
     })
   }
 
   load(): Promise<boolean> {
     return this.#inTurn(async () => {
       await this.#open()
-      const members = { sub: this.#restored.sub }
+      const members = { sub: this.#subscription.sub }
       const stored = await this.#link.call('load', this.#name, members, { isAnswer: isObjectOrNull })
       if (typeof stored !== 'object' || stored === null) return false
       for (const property of this.#properties)
@@ -105,8 +94,8 @@ class RemoteObject {
   }
 
   persist(ttl: number): void {
-    if (!(typeof ttl === 'number' && ttl >= 1_000 && Number.isFinite(ttl)))
-      throw new TypeError('Expected `ttl` to be a number of milliseconds from 1000')
+    if (!(typeof ttl === 'number' && ttl >= MIN_OBJECT_TTL && Number.isFinite(ttl)))
+      throw new TypeError(`Expected \`ttl\` to be a number of milliseconds from ${MIN_OBJECT_TTL}`)
     this.#ttl = ttl
     this.#inTurn(async () => {
       await this.#open()
@@ -115,7 +104,7 @@ class RemoteObject {
   }
 
   #keep(): void {
-    const members = { sub: this.#restored.sub, ttl: ms(this.#ttl) }
+    const members = { sub: this.#subscription.sub, ttl: ms(this.#ttl) }
     this.#link.call('keep', this.#name, members).catch(() => {})
   }
 

@@ -4,16 +4,16 @@ import type { PubsubEvents } from '../pubsub/pubsub.ts'
 import type { TopicPosition } from '../pubsub/subscription.ts'
 import { Emitter } from './emitter.ts'
 import { isPositionOrNull, type Push } from './gateway-message.ts'
-import type { Link, Restored } from './link.ts'
-import { jsonOf, ms, RETRY_MS } from './terms.ts'
+import type { Link, LinkSubscription } from './link.ts'
 import { after } from './timers.ts'
+import { jsonOf, ms, RETRY_MS } from './wire.ts'
 
 /** A topic of a bus behind a gateway: see Pubsub. It goes on behind the last message that it has received. */
 export class RemotePubsub<M = unknown> extends Emitter<PubsubEvents<M>> {
   readonly name: string
   readonly #link: Link
-  readonly #terms: object
-  readonly #restored: Restored
+  readonly #topicOptions: object
+  readonly #subscription: LinkSubscription
   #state: 'unsubscribed' | 'subscribing' | 'subscribed' = 'unsubscribed'
   /** The last message that was received, or is known to be missing. */
   #position: TopicPosition | undefined
@@ -23,8 +23,8 @@ export class RemotePubsub<M = unknown> extends Emitter<PubsubEvents<M>> {
     super()
     this.name = name
     this.#link = link
-    this.#terms = { topic: name, keep, retain, ttl: ms(ttl) }
-    this.#restored = {
+    this.#topicOptions = { topic: name, keep, retain, ttl: ms(ttl) }
+    this.#subscription = {
       sub: link.newSub(),
       restore: () => this.#restore(),
       onPush: (push) => this.#onPush(push),
@@ -41,7 +41,7 @@ export class RemotePubsub<M = unknown> extends Emitter<PubsubEvents<M>> {
     if (this.#state !== 'unsubscribed')
       throw new AlreadyAttachedError('The topic is subscribed to already', { key: this.name })
     this.#state = 'subscribing'
-    this.#link.add(this.#restored)
+    this.#link.add(this.#subscription)
     try {
       this.#goOnBehind(await this.#send())
     } catch (error) {
@@ -54,8 +54,8 @@ export class RemotePubsub<M = unknown> extends Emitter<PubsubEvents<M>> {
   }
 
   #send(): Promise<unknown> {
-    const { sub } = this.#restored
-    const members = { ...this.#terms, from: this.#position }
+    const { sub } = this.#subscription
+    const members = { ...this.#topicOptions, from: this.#position }
     return this.#link.call('subscribe', this.name, members, { sub, isAnswer: isPositionOrNull })
   }
 
@@ -88,7 +88,7 @@ export class RemotePubsub<M = unknown> extends Emitter<PubsubEvents<M>> {
   #forget(): void {
     this.#state = 'unsubscribed'
     this.#position = undefined
-    this.#link.delete(this.#restored.sub)
+    this.#link.delete(this.#subscription.sub)
   }
 
   /** Ends the subscription: no message arrives after it. Never rejects. */
@@ -96,7 +96,8 @@ export class RemotePubsub<M = unknown> extends Emitter<PubsubEvents<M>> {
     if (this.#state === 'unsubscribed') return
     const wasSubscribed = this.#state === 'subscribed'
     this.#forget()
-    if (this.#link.isOnline) this.#link.call('end', this.name, { sub: this.#restored.sub }).catch(() => {})
+    if (this.#link.isOnline)
+      this.#link.call('end', this.name, { sub: this.#subscription.sub }).catch(() => {})
     if (wasSubscribed) this.emit('unsubscribed')
   }
 
@@ -120,6 +121,6 @@ export class RemotePubsub<M = unknown> extends Emitter<PubsubEvents<M>> {
    * @throws UnavailableError: if `sent`, it may have been published; TooLargeError; OverloadedError; ClosedError.
    */
   async publish(message: M): Promise<void> {
-    await this.#link.call('publish', this.name, { ...this.#terms, message: jsonOf(message) })
+    await this.#link.call('publish', this.name, { ...this.#topicOptions, message: jsonOf(message) })
   }
 }

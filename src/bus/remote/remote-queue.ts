@@ -3,9 +3,9 @@ import type { MessageInfo, QueueEvents } from '../queue/events.ts'
 import type { AttachOptions, ConsumeOptions, PushOptions } from '../queue/options.ts'
 import { Emitter } from './emitter.ts'
 import { isCount, isNumberOrNull, isObjectOrNull, isTextOrNull, type Push } from './gateway-message.ts'
-import type { Link, Restored } from './link.ts'
-import { finite, jsonOf, ms, RETRY_MS } from './terms.ts'
+import type { Link, LinkSubscription } from './link.ts'
 import { after } from './timers.ts'
+import { finite, jsonOf, ms, RETRY_MS } from './wire.ts'
 
 /** Options of a consumption behind a gateway. That fetches as fast as the client reads. */
 export type RemoteConsumeOptions = Omit<ConsumeOptions, 'throttle'>
@@ -26,7 +26,7 @@ interface Waiting {
 export class RemoteQueue<M = unknown> extends Emitter<QueueEvents<M>> {
   readonly name: string
   readonly #link: Link
-  readonly #restored: Restored
+  readonly #subscription: LinkSubscription
   #state: 'detached' | 'attaching' | 'attached' = 'detached'
   #attachOptions: AttachOptions = {}
   /** Undefined: it does not consume. */
@@ -43,7 +43,7 @@ export class RemoteQueue<M = unknown> extends Emitter<QueueEvents<M>> {
     super()
     this.name = name
     this.#link = link
-    this.#restored = {
+    this.#subscription = {
       sub: link.newSub(),
       restore: () => this.#restore(),
       onPush: (push) => this.#onPush(push),
@@ -53,7 +53,7 @@ export class RemoteQueue<M = unknown> extends Emitter<QueueEvents<M>> {
   }
 
   get #sub(): string {
-    return this.#restored.sub
+    return this.#subscription.sub
   }
 
   /**
@@ -66,7 +66,7 @@ export class RemoteQueue<M = unknown> extends Emitter<QueueEvents<M>> {
       throw new AlreadyAttachedError('The queue is attached', { key: this.name })
     this.#state = 'attaching'
     this.#attachOptions = options
-    this.#link.add(this.#restored)
+    this.#link.add(this.#subscription)
     this.emit('attaching')
     let existed: boolean
     try {
@@ -199,7 +199,7 @@ export class RemoteQueue<M = unknown> extends Emitter<QueueEvents<M>> {
 
   #whenAttached<T>(run: () => Promise<T>): Promise<T> {
     if (this.#state === 'attached') return run()
-    this.#link.add(this.#restored)
+    this.#link.add(this.#subscription)
     return new Promise((resolve, reject) => {
       this.#waiting.push({ run: () => run().then(resolve, reject), reject })
     })
@@ -282,8 +282,8 @@ export class RemoteQueue<M = unknown> extends Emitter<QueueEvents<M>> {
     const values =
       typeof first === 'object' ? first : args.length > 1 ? { [String(first)]: value } : undefined
     if (values) return this.#link.call('set-metadata', this.name, { queue: this.name, values })
-    const terms = first === undefined ? { isAnswer: isObjectOrNull } : {}
-    const found = await this.#link.call('metadata', this.name, { queue: this.name, name: first }, terms)
+    const form = first === undefined ? { isAnswer: isObjectOrNull } : {}
+    const found = await this.#link.call('metadata', this.name, { queue: this.name, name: first }, form)
     return found === null && first !== undefined ? undefined : found
   }
 

@@ -10,6 +10,9 @@ export const TOPIC_TTL = 30_000
 /** How long the last batch of a publisher is remembered, ms: if it is sent twice, that happens earlier. */
 export const PUBLISHER_TTL = 60_000
 
+/** With more publishers than this, those that need not be remembered are removed. */
+export const MIN_PRUNED = 100
+
 interface Life {
   readonly id: string
   /** Number of the last message. */
@@ -21,6 +24,8 @@ interface Life {
   keptUntil: number
   expiresAt: number
   readonly publishers: Map<string, { readonly number: number; readonly last: number; readonly until: number }>
+  /** With more publishers than this, some are removed: so the work is in proportion to those that have come. */
+  prune: number
 }
 
 /** What a transition is given, and how it speaks to subscribers. */
@@ -53,6 +58,7 @@ export class TopicRecord {
     }
     const until = context.now + PUBLISHER_TTL
     life.publishers.set(publisher, { number, last: life.last, until })
+    if (!batch && life.publishers.size > life.prune) prune(life, context.now)
     context.publish(life.id, first, messages)
     return life.last
   }
@@ -73,7 +79,7 @@ export class TopicRecord {
   #open(terms: TopicTerms, { now, newLife: id }: TopicContext): Life {
     if (this.isEmpty(now)) {
       const empty = { last: 0, kept: [], keptUntil: 0, expiresAt: 0, publishers: new Map() }
-      this.#life = { ...empty, id, terms }
+      this.#life = { ...empty, id, terms, prune: MIN_PRUNED }
     }
     const life = this.#life as Life
     life.terms = {
@@ -82,10 +88,14 @@ export class TopicRecord {
       ttl: Math.max(life.terms.ttl, terms.ttl),
     }
     if (life.keptUntil <= now) life.kept = []
-    for (const [publisher, { until }] of life.publishers) if (until <= now) life.publishers.delete(publisher)
     life.expiresAt = Math.max(life.expiresAt, now + TOPIC_TTL)
     return life
   }
+}
+
+function prune(life: Life, now: number): void {
+  for (const [publisher, { until }] of life.publishers) if (until <= now) life.publishers.delete(publisher)
+  life.prune = Math.max(MIN_PRUNED, 2 * life.publishers.size)
 }
 
 /** How many messages are kept. */

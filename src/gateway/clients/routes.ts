@@ -39,9 +39,9 @@ export const WORKER_ROUTES: readonly Route[] = [
     summary: 'Signs a worker on. It is gone when it was silent for 60 seconds.',
     headers: HEADERS,
     answers: { 201: 'It is known. If it was known, its counts stay.', 429: 'There are too many workers.' },
-    handle(c, { clients, facts, locker }) {
+    handle(c, { clients, overviewSources, locker }) {
       if (!clients.workers.seen(queueName(c), requiredId(c))) throw new Problem(429, 'too many workers')
-      facts.answers.forget()
+      overviewSources.answers.forget()
       // A gateway that has no connection yet is not heard by the others.
       locker.ready().catch(() => {})
       return emptyResponse(201)
@@ -55,9 +55,9 @@ export const WORKER_ROUTES: readonly Route[] = [
     summary: 'Signs a worker off.',
     headers: HEADERS,
     answers: { 204: 'It is not known any more.' },
-    handle(c, { clients, facts }) {
+    handle(c, { clients, overviewSources }) {
       clients.workers.remove(queueName(c), requiredId(c))
-      facts.answers.forget()
+      overviewSources.answers.forget()
       return emptyResponse()
     },
   }),
@@ -102,10 +102,10 @@ async function getWorkers(
   return jsonResponse(200, JSON.stringify(answer))
 }
 
-async function listedWorkers({ facts }: GatewayDeps): Promise<ListedWorker[]> {
-  const { prefix } = facts
+async function listedWorkers({ overviewSources }: GatewayDeps): Promise<ListedWorker[]> {
+  const { prefix } = overviewSources
   const at = Date.now()
-  const answers = await facts.answers.notOlderThan(RECENT)
+  const answers = await overviewSources.answers.notOlderThan(RECENT)
   const named = namedWorkers(answers, prefix).map(
     ({ id, queue: its, processed, failed, age }): ListedWorker => ({
       ...{ id, queue: its, processed, failed },

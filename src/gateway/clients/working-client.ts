@@ -1,7 +1,8 @@
+import { isName, MAX_NAME } from '../../kernel/names.ts'
 import type { TakenJob } from '../../queue/index.ts'
 import type { GatewayDeps } from '../deps.ts'
 import type { RouteContext } from '../env.ts'
-import { isName, MAX_NAME } from '../http/names.ts'
+import type { Renewal } from '../http/lease.ts'
 import { Problem } from '../problem.ts'
 
 /** The header in which a worker names itself. */
@@ -58,6 +59,14 @@ export class WorkingClient {
     const worker = this.#seen()
     if (worker) worker.processed = Math.max(0, worker.processed - jobs.length)
     for (const { id, fence } of jobs) this.#clients.holdings.jobEnded(this.#queue, id, fence)
+  }
+
+  /** Renews the lease of a job for so many ms, and notes what has become of it. */
+  async renew(job: TakenJob, lease: number): Promise<Renewal> {
+    const renewal = await job.renew(lease)
+    if (renewal === 'held') this.renewed(job, lease)
+    else this.ended(job, { failed: false })
+    return renewal
   }
 
   /** It has renewed the lease of a job (ms). */

@@ -6,7 +6,7 @@ import { readMembers } from '../http/json.ts'
 import { emptyResponse, jsonResponse } from '../http/responses.ts'
 import { Problem } from '../problem.ts'
 import { type Route, route } from '../routes/route.ts'
-import { cookieOf, SESSION_SECONDS } from '../session.ts'
+import { cookieOf, SESSION_SECONDS } from './cookie-sessions.ts'
 
 const TOKEN = z.strictObject({ token: z.string().max(4096) })
 
@@ -27,13 +27,13 @@ async function startSession(c: RouteContext, deps: GatewayDeps): Promise<Respons
   if (!started) throw new Problem(401, 'token required', { headers: { 'www-authenticate': 'Bearer' } })
   const { caller, session } = started
   return jsonResponse(200, sessionText(deps.access, caller), {
-    'set-cookie': cookieOf(session, { ...placeOf(c, deps), age: SESSION_SECONDS }),
+    'set-cookie': cookieOf(session, { ...cookieOptions(c, deps), age: SESSION_SECONDS }),
   })
 }
 
 function endSession(c: RouteContext, deps: GatewayDeps): Response {
   const response = emptyResponse()
-  response.headers.set('set-cookie', cookieOf('', { ...placeOf(c, deps), age: 0 }))
+  response.headers.set('set-cookie', cookieOf('', { ...cookieOptions(c, deps), age: 0 }))
   return response
 }
 
@@ -43,7 +43,7 @@ function sessionText({ needsToken }: Access, caller: Caller | undefined): string
 }
 
 /** For whom a cookie is. The browser says by Origin whether it came by TLS, which a proxy may have ended. */
-function placeOf({ req }: RouteContext, { options }: GatewayDeps) {
+function cookieOptions({ req }: RouteContext, { options }: GatewayDeps) {
   const isSecure = new URL(req.url).protocol === 'https:' || (req.header('origin') ?? '').startsWith('https:')
   return { host: req.header('host'), basePath: options.basePath, isSecure }
 }

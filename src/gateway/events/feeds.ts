@@ -1,3 +1,4 @@
+import { assertTransition, type Transitions } from '../../kernel/collections.ts'
 import type { Clock, Timer } from '../../kernel/time.ts'
 import { Feed } from './feed.ts'
 
@@ -7,14 +8,46 @@ export type FeedSource = (feed: Feed) => Promise<() => void>
 /** How long a feed goes on without a client, ms: one that reconnects in time misses nothing. */
 const IDLE_MS = 30_000
 
-interface OpenFeed {
-  readonly feed: Feed
-  /** Resolves when events arrive. */
+/**
+ * A feed by name. A name whose feed has ended, or is stopped, gets another feed.
+ *
+ * | state   | `open`            | its last user releases it    | the source fails to start | the timer fires | `close` |
+ * | ------- | ----------------- | ---------------------------- | ------------------------- | --------------- | ------- |
+ * | used    | used, by one more | idle; stopped if it has ended | stopped                  |                 | stopped |
+ * | idle    | used              |                              |                           | stopped         | stopped |
+ * | stopped |                   | ignored                      | ignored                   |                 |         |
+ */
+type FeedState =
+  | { readonly kind: 'used'; readonly users: number }
+  | { readonly kind: 'idle'; readonly timer: Timer }
+  | { readonly kind: 'stopped' }
+
+const FEED_TRANSITIONS: Transitions<FeedState['kind']> = {
+  used: ['used', 'idle', 'stopped'],
+  idle: ['used', 'stopped'],
+  stopped: [],
+}
+
+class OpenFeed {
+  readonly feed = new Feed()
+  /** Resolves when events arrive, with what stops them. */
   readonly started: Promise<() => void>
-  users: number
-  /** Runs while there are no users. */
-  timer: Timer | undefined
-  isStopped: boolean
+  #state: FeedState = { kind: 'used', users: 0 }
+
+  constructor(source: FeedSource) {
+    this.started = source(this.feed)
+  }
+
+  get state(): FeedState {
+    return this.#state
+  }
+
+  enter(state: FeedState): void {
+    const former = this.#state
+    assertTransition('feed', FEED_TRANSITIONS, former.kind, state.kind)
+    if (former.kind === 'idle') former.timer.cancel()
+    this.#state = state
+  }
 }
 
 /** The feeds of a gateway by name. All clients of one share it. */
@@ -38,40 +71,39 @@ export class Feeds {
   async open(name: string, source: FeedSource): Promise<{ feed: Feed; release(): void }> {
     const found = this.#feeds.get(name)
     const opened = found && !found.feed.isOver ? found : this.#start(name, source)
-    opened.users++
-    opened.timer?.cancel()
-    const release = () => this.#release(name, opened)
+    const { state } = opened
+    opened.enter({ kind: 'used', users: state.kind === 'used' ? state.users + 1 : 1 })
     try {
       await opened.started
     } catch (error) {
-      this.#remove(name, opened)
+      this.#stop(name, opened)
       throw error
     }
-    return { feed: opened.feed, release }
+    return { feed: opened.feed, release: () => this.#release(name, opened) }
   }
 
   #start(name: string, source: FeedSource): OpenFeed {
-    const feed = new Feed()
-    const opened = { feed, started: source(feed), users: 0, timer: undefined, isStopped: false }
+    const opened = new OpenFeed(source)
     this.#feeds.set(name, opened)
     return opened
   }
 
   #release(name: string, opened: OpenFeed): void {
-    if (--opened.users > 0 || opened.isStopped) return
-    if (opened.feed.isOver) return this.#stop(name, opened)
-    opened.timer = this.#clock.after(IDLE_MS, () => this.#stop(name, opened), true)
-  }
-
-  #remove(name: string, opened: OpenFeed): void {
-    if (this.#feeds.get(name) === opened) this.#feeds.delete(name)
+    const { state } = opened
+    if (state.kind !== 'used') return
+    if (state.users > 1) opened.enter({ kind: 'used', users: state.users - 1 })
+    else if (opened.feed.isOver) this.#stop(name, opened)
+    else {
+      const timer = this.#clock.after(IDLE_MS, () => this.#stop(name, opened), true)
+      opened.enter({ kind: 'idle', timer })
+    }
   }
 
   #stop(name: string, opened: OpenFeed): void {
-    opened.timer?.cancel()
-    this.#remove(name, opened)
-    if (opened.isStopped) return
-    opened.isStopped = true
+    if (opened.state.kind === 'stopped') return
+    opened.enter({ kind: 'stopped' })
+    // Its name may have another feed already.
+    if (this.#feeds.get(name) === opened) this.#feeds.delete(name)
     void opened.started.then(
       (stop) => stop(),
       () => {},

@@ -18,7 +18,7 @@ export function isFinished({ state }: JobStatus): boolean {
 }
 
 /** The job as JSON, as `GET /j` answers it. `status` is undefined if the job was removed. */
-export function jobText(queue: string, id: string, status: JobStatus | undefined): string {
+export function jobStateText(queue: string, id: string, status: JobStatus | undefined): string {
   const gone = { id: JSON.stringify(id), queue: JSON.stringify(queue), state: '"removed"' }
   return objectText(status ? jobMembers(queue, status) : gone)
 }
@@ -62,7 +62,7 @@ class FollowedJob {
   readonly #stopping = new AbortController()
   /** A look is under way; `again`: something has happened since it began. */
   #look: 'no' | 'once' | 'again' = 'no'
-  #told = ''
+  #lastSent = ''
 
   constructor(queue: RedisQueue, name: string, job: Job, feed: Feed) {
     this.#queue = queue
@@ -99,7 +99,7 @@ class FollowedJob {
       this.#look = 'once'
       // Best effort: without Redis, the wait for the outcome ends.
       const status = await this.#queue.status(this.#job.id).catch(() => undefined)
-      if (status && !isFinished(status)) this.#tell(jobText(this.#name, this.#job.id, status))
+      if (status && !isFinished(status)) this.#tell(jobStateText(this.#name, this.#job.id, status))
     } while (this.#isAgain)
     this.#look = 'no'
   }
@@ -109,15 +109,15 @@ class FollowedJob {
   }
 
   #tell(text: string): void {
-    if (text !== this.#told) this.#feed.publish({ event: 'state', data: text })
-    this.#told = text
+    if (text !== this.#lastSent) this.#feed.publish({ event: 'state', data: text })
+    this.#lastSent = text
   }
 
   /** A run has ended. If the next one of the same id has begun, that is followed. */
   async #ended(): Promise<void> {
     const { id } = this.#job
     const status = await this.#queue.status(id)
-    const data = jobText(this.#name, id, status)
+    const data = jobStateText(this.#name, id, status)
     const next = status && !isFinished(status) ? await this.#queue.job(id) : undefined
     if (next) {
       this.#tell(data)

@@ -61,7 +61,7 @@ class AllQueues {
   readonly #feed: Feed
   /** Stops the watch of each queue. */
   readonly #stops = new Map<string, () => void>()
-  #told = ''
+  #lastSent = ''
   #timer: Timer | undefined
   #isOver = false
 
@@ -97,9 +97,9 @@ class AllQueues {
       stop()
     }
     await Promise.all(names.filter((name) => !this.#stops.has(name)).map((name) => this.#watch(name)))
-    const told = JSON.stringify({ watched: this.#stops.size, known: count })
-    if (told !== this.#told) this.#feed.publish({ event: 'queues', data: told })
-    this.#told = told
+    const text = JSON.stringify({ watched: this.#stops.size, known: count })
+    if (text !== this.#lastSent) this.#feed.publish({ event: 'queues', data: text })
+    this.#lastSent = text
   }
 
   async #watch(name: string): Promise<void> {

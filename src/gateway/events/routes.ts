@@ -1,6 +1,6 @@
 import type { GatewayDeps } from '../deps.ts'
 import type { RouteContext } from '../env.ts'
-import { type EventSource, eventStream } from '../http/event-stream.ts'
+import { type EventProducer, eventStream } from '../http/event-stream.ts'
 import { queueName } from '../http/names.ts'
 import { name, type ParameterValues } from '../http/parameters.ts'
 import { emptyResponse } from '../http/responses.ts'
@@ -8,7 +8,7 @@ import { Problem } from '../problem.ts'
 import { type Route, route } from '../routes/route.ts'
 import { type Feed, gapFrame } from './feed.ts'
 import type { FeedSource } from './feeds.ts'
-import { END_ID, isFinished, jobFeed, jobText } from './job-feed.ts'
+import { END_ID, isFinished, jobFeed, jobStateText } from './job-feed.ts'
 import { allQueuesFeed, queueFeed } from './queue-feeds.ts'
 
 const QUEUE = { queue: name('One queue; all that were used lately if it is absent.') }
@@ -75,7 +75,7 @@ async function sendFeed(
   deps: GatewayDeps,
   name: string,
   source: FeedSource,
-  send: (feed: Feed) => EventSource | Promise<EventSource>,
+  send: (feed: Feed) => EventProducer | Promise<EventProducer>,
 ): Promise<Response> {
   const { feed, release } = await deps.feeds.open(name, source)
   try {
@@ -100,7 +100,7 @@ async function sendJob(c: RouteContext, deps: GatewayDeps): Promise<Response> {
     return sendFeed(c, deps, feedName, source, async (feed) => {
       const { last } = feed
       const status = await queue.status(id)
-      const data = jobText(name, id, status)
+      const data = jobStateText(name, id, status)
       return async (stream) => {
         if (!status || isFinished(status)) return stream.send({ event: 'end', id: END_ID, data })
         stream.send({ event: 'state', data })

@@ -11,14 +11,14 @@ import { BodyPipe, type EventPipe, NodePipe, type PipeListener } from './event-p
  * Sends the events of a stream. The stream ends when it settles; a rejection is told as the event `error`. It is called once in
  * any case, so that it can release what it was made with: if the client was gone before, the stream is over.
  */
-export type EventSource = (stream: EventStream) => Promise<void>
+export type EventProducer = (stream: EventStream) => Promise<void>
 
 /** What a stream uses of those that are open in its gateway. */
 export interface StreamOwner {
   /** Bytes that are pending in all streams that are congested. Each stream keeps its share up to date. */
   pending: number
-  /** Calls the source. `close` of the gateway waits for it. */
-  run(source: () => Promise<void>): void
+  /** Calls the producer. `close` of the gateway waits for it. */
+  run(producer: () => Promise<void>): void
   /** The stream is closed, or needs no supervision any more. */
   remove(stream: EventStream): void
 }
@@ -31,7 +31,7 @@ type State =
   | { readonly kind: 'flushing'; readonly pipe: EventPipe }
   | { readonly kind: 'closed' }
 
-/** A client that leaves more than this pending is slow: a source that can should wait for {@link EventStream.drained}. */
+/** A client that leaves more than this pending is slow: a producer that can should wait for {@link EventStream.drained}. */
 const HIGH_WATER = 16 * 1024
 
 /** Most bytes that may be pending when one more event is sent. */
@@ -44,20 +44,20 @@ const MAX_PENDING_IN_ALL = 64 * 1024 * 1024
 const MAX_STALL = 120_000
 
 /**
- * A stream of server-sent events to one client. It ends when its source has ended, the gateway closes, the client is gone, or
+ * A stream of server-sent events to one client. It ends when its producer has ended, the gateway closes, the client is gone, or
  * the client does not read: more than 1 MiB is pending when one more event is sent, or none of it was taken for 2 minutes. One
  * event may be larger than that.
  *
  *   state     event                                             next state
  *   created   the answer begins                                 open
  *   created   the client was gone before                        closed
- *   open      the source has ended, or `end`                    flushing; closed if the client has taken about all
+ *   open      the producer has ended, or `end`                  flushing; closed if the client has taken about all
  *   open      the client is gone, or is cut                     closed
  *   flushing  the client has taken all, is gone, or is cut      closed
  */
 export class EventStream implements PipeListener {
   readonly #owner: StreamOwner
-  readonly #source: EventSource
+  readonly #producer: EventProducer
   /** When it must end, by the clock. */
   readonly #endsAt: number
   #state: State = { kind: 'created' }
@@ -70,9 +70,9 @@ export class EventStream implements PipeListener {
   #controller: AbortController | undefined
 
   /** `endsAt`: when it must end, by the clock; the next heartbeat ends it. */
-  constructor(owner: StreamOwner, source: EventSource, endsAt: number) {
+  constructor(owner: StreamOwner, producer: EventProducer, endsAt: number) {
     this.#owner = owner
-    this.#source = source
+    this.#producer = producer
     this.#endsAt = endsAt
   }
 
@@ -156,7 +156,7 @@ export class EventStream implements PipeListener {
   #run(): void {
     this.#owner.run(async () => {
       try {
-        await this.#source(this)
+        await this.#producer(this)
       } catch (error) {
         this.#fail(error)
       }
@@ -233,7 +233,7 @@ export class EventStream implements PipeListener {
 interface StreamDeps {
   readonly access: Pick<Access, 'caller'>
   /** `lifetime`: after this time it ends, ms. */
-  readonly streams: { create(source: EventSource, lifetime?: number, caller?: Caller): EventStream }
+  readonly streams: { create(producer: EventProducer, lifetime?: number, caller?: Caller): EventStream }
 }
 
 const HEADERS = { 'content-type': 'text/event-stream', 'x-accel-buffering': 'no' }
@@ -245,11 +245,15 @@ const written = new WeakMap<Response, EventStream>()
  * An answer of server-sent events. What must be answered by a status is checked before. It ends with the session of its caller.
  * @throws OverloadedError if too many streams are open, Problem 429 if its caller has too many; ClosedError if the gateway closes.
  */
-export function eventStream(c: RouteContext, { streams, access }: StreamDeps, source: EventSource): Response {
+export function eventStream(
+  c: RouteContext,
+  { streams, access }: StreamDeps,
+  producer: EventProducer,
+): Response {
   const { req, env } = c
   const caller = access.caller(c)
   const lifetime = caller?.until === undefined ? undefined : caller.until - Date.now()
-  const stream = streams.create(source, lifetime, caller)
+  const stream = streams.create(producer, lifetime, caller)
   // A client that asks for the headers alone gets no body, and nothing would end it.
   if (req.raw.method === 'HEAD') {
     stream.abandon()

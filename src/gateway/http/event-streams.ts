@@ -5,7 +5,7 @@ import { Shares } from '../clients/shares.ts'
 import type { Lifecycle } from '../lifecycle.ts'
 import type { ResolvedGatewayOptions } from '../options.ts'
 import { Frame } from './event-frame.ts'
-import { type EventSource, EventStream, type StreamOwner } from './event-stream.ts'
+import { type EventProducer, EventStream, type StreamOwner } from './event-stream.ts'
 
 /** One timer serves all streams: each belongs to one of so many groups, which take turns within an interval. */
 const GROUPS = 8
@@ -49,14 +49,14 @@ export class EventStreams implements StreamOwner {
    * @throws OverloadedError if too many are open; Problem 429 if the caller has too many; ClosedError after `close`.
    */
   create(
-    source: EventSource,
+    producer: EventProducer,
     lifetime: number = Number.POSITIVE_INFINITY,
     caller?: Caller | undefined,
   ): EventStream {
     if (this.#isClosed) throw new ClosedError('The gateway is closing')
     if (this.size >= this.#options.maxStreams) throw new OverloadedError('Too many event streams are open')
     this.#shares.assertRoom(caller)
-    const stream = new EventStream(this, source, this.#clock.now() + lifetime)
+    const stream = new EventStream(this, producer, this.#clock.now() + lifetime)
     const group = this.#groups[this.#added++ % GROUPS] as Set<EventStream>
     group.add(stream)
     this.#openOf.set(stream, { group, leave: this.#shares.take(caller) })
@@ -64,8 +64,8 @@ export class EventStreams implements StreamOwner {
     return stream
   }
 
-  run(source: () => Promise<void>): void {
-    void this.#lifecycle.track(source)
+  run(producer: () => Promise<void>): void {
+    void this.#lifecycle.track(producer)
   }
 
   remove(stream: EventStream): void {

@@ -41,9 +41,13 @@ export async function readMembers<T>(
   if (!texts) throw new Problem(400, 'invalid json', { detail: 'Expected an object' })
   const parsed = schema.safeParse(json?.value ?? {})
   if (parsed.success) return { values: parsed.data, texts }
-  const [issue] = parsed.error.issues
+  throw new Problem(400, 'invalid json', { detail: issueText(parsed.error) })
+}
+
+/** What a schema says of a value that does not match it, and where. */
+export function issueText({ issues: [issue] }: z.ZodError): string {
   const at = issue?.path.length ? ` at \`${issue.path.join('.')}\`` : ''
-  throw new Problem(400, 'invalid json', { detail: `${issue?.message}${at}` })
+  return `${issue?.message}${at}`
 }
 
 /** Progress travels in a message. @throws Problem 413 if it is too large for that. */

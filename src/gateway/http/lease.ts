@@ -1,4 +1,5 @@
 import type { RedisQueue, TakenJob } from '../../queue/index.ts'
+import { inSeconds } from '../duration.ts'
 import type { RouteContext } from '../env.ts'
 import { Problem } from '../problem.ts'
 import { duration, type Parameter } from './parameters.ts'
@@ -25,6 +26,9 @@ export function leasedJob({ req }: RouteContext, queue: RedisQueue): LeasedJob |
   return header === undefined ? undefined : jobOf(header, queue)
 }
 
+/** What has become of a lease that was to be renewed. */
+export type Renewal = Awaited<ReturnType<TakenJob['renew']>>
+
 /** A job, and its lease in ms. */
 export interface LeasedJob {
   readonly job: TakenJob
@@ -45,6 +49,13 @@ export function jobOf(text: string, queue: RedisQueue): LeasedJob {
 
 function invalidLease(): Problem {
   return new Problem(400, 'invalid lease', { detail: 'It is no lease of a job of this queue' })
+}
+
+/** The answer to a renewal, as JSON. @throws Problem 409 if the job is not held any more. */
+export function renewalText({ id }: TakenJob, lease: number, renewal: Renewal): string {
+  if (renewal === 'lost') throw leaseLost(id)
+  const cancelled = renewal === 'cancelled'
+  return JSON.stringify({ left: cancelled ? 0 : inSeconds(lease), cancelled })
 }
 
 /** The lease of a job is over: it was given to another, or has ended. */

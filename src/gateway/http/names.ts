@@ -1,27 +1,12 @@
+import { isName, MAX_NAME } from '../../kernel/names.ts'
 import { shownValue } from '../../kernel/options.ts'
 import type { RouteContext } from '../env.ts'
 import { Problem } from '../problem.ts'
 
 // Names and keys that stand in paths, parameters and headers.
 
-/** Longest name of a queue or command, as in the library. */
-export const MAX_NAME = 256
-
 /** Longest key of a lock, and longest key that makes a job unique. */
 export const MAX_KEY = 1024
-
-/** Whether a queue or command can have the name. One with a control character could not be shown or logged as it is. */
-export function isName(name: string): boolean {
-  return name.length > 0 && name.length <= MAX_NAME && name.isWellFormed() && !hasControl(name)
-}
-
-function hasControl(name: string): boolean {
-  for (let at = 0; at < name.length; at++) {
-    const code = name.charCodeAt(at)
-    if (code < 0x20 || (code >= 0x7f && code < 0xa0)) return true
-  }
-  return false
-}
 
 export function isKey(key: string): boolean {
   return key.length > 0 && key.length <= MAX_KEY && key.isWellFormed()

@@ -1,8 +1,9 @@
 import { z } from 'zod'
+import { isName, MAX_NAME } from '../../kernel/names.ts'
 import { shownValue } from '../../kernel/options.ts'
 import { type DurationBounds, parseDuration } from '../duration.ts'
 import { Problem } from '../problem.ts'
-import { invalidParameter, isKey, isName, MAX_KEY, MAX_NAME } from './names.ts'
+import { invalidParameter, isKey, MAX_KEY } from './names.ts'
 
 // The parameters of a query: each route declares a schema, which checks them, and describes them in /openapi.json. The message
 // of an issue says what was expected.

@@ -7,8 +7,8 @@ import type { Connection } from '../../kernel/redis/connection.ts'
 import type { Clock } from '../../kernel/time.ts'
 import { type MemoryServices, Services } from '../../services/index.ts'
 
-/** What a gateway was given, and what it makes the rest of. */
-export interface MessagingPlace {
+/** What a gateway was given, and what it makes the rest from. */
+export interface MessagingDeps {
   readonly services: Services | undefined
   readonly bus: Bus | undefined
   /** Undefined: embedded. */
@@ -32,47 +32,47 @@ const MAX_TOPICS = 1_000
  * first needs them, on the connection of the gateway.
  */
 export class Messaging {
-  readonly #place: MessagingPlace
+  readonly #deps: MessagingDeps
   #services: Services | undefined
   #bus: Bus | undefined
   /** Topics that were published to lately. Each is one publisher, of which the topic keeps a record for a minute. */
   readonly #topics = new LRUCache<string, Pubsub>({ max: MAX_TOPICS })
   #isClosed = false
 
-  constructor(place: MessagingPlace) {
-    this.#place = place
+  constructor(deps: MessagingDeps) {
+    this.#deps = deps
   }
 
   /** @throws ClosedError after `close`. */
   get services(): Services {
     this.#assertOpen()
-    this.#services ??= this.#place.services ?? this.#ownServices()
+    this.#services ??= this.#deps.services ?? this.#ownServices()
     return this.#services
   }
 
   /** @throws ClosedError after `close`. */
   get bus(): Bus {
     this.#assertOpen()
-    this.#bus ??= this.#place.bus ?? this.#ownBus()
+    this.#bus ??= this.#deps.bus ?? this.#ownBus()
     return this.#bus
   }
 
   /** Publishes a message. @throws as `publish` of a Pubsub. */
-  async publish(topic: string, json: JsonText, terms: PubsubOptions = {}): Promise<void> {
-    const key = JSON.stringify([topic, terms.keep, terms.retain, terms.ttl])
+  async publish(topic: string, json: JsonText, options: PubsubOptions = {}): Promise<void> {
+    const key = JSON.stringify([topic, options.keep, options.retain, options.ttl])
     const known = this.#topics.get(key)
-    const pubsub = known ?? this.bus.pubsub(topic, terms)
+    const pubsub = known ?? this.bus.pubsub(topic, options)
     if (!known) this.#topics.set(key, pubsub)
     await pubsub.publish(this.message(json))
   }
 
   /** A message of a client, for the codec of the bus: kept byte for byte by our own, and as its value by that of another. */
   message(json: JsonText): unknown {
-    return this.#place.bus ? json.value : json
+    return this.#deps.bus ? json.value : json
   }
 
   #ownServices(): Services {
-    const { connection, servicesStore } = this.#place
+    const { connection, servicesStore } = this.#deps
     return new Services({
       ...this.#own(),
       ...(connection ? { redis: connection } : { store: servicesStore }),
@@ -80,12 +80,12 @@ export class Messaging {
   }
 
   #ownBus(): Bus {
-    const { connection, clock } = this.#place
+    const { connection, clock } = this.#deps
     return new Bus({ ...this.#own(), ...(connection ? { redis: connection } : { redis: null, clock }) })
   }
 
   #own() {
-    const { prefix, maxMessage } = this.#place
+    const { prefix, maxMessage } = this.#deps
     return {
       prefix,
       maxMessage: Math.min(maxMessage, MAX_MESSAGE),
@@ -100,7 +100,7 @@ export class Messaging {
   /** Closes what was made here. Never rejects. */
   async close(): Promise<void> {
     this.#isClosed = true
-    const { services, bus } = this.#place
+    const { services, bus } = this.#deps
     await Promise.all([
       services ? undefined : this.#services?.close({ grace: 0 }),
       bus ? undefined : this.#bus?.disconnect({ grace: 0 }),

@@ -1,5 +1,5 @@
 import type { Registry } from 'prom-client'
-import type { PushFigures } from '../push/push-worker.ts'
+import type { PushFigures } from '../push/figures.ts'
 import type { Queues } from '../queues.ts'
 import { HttpRequests } from './http-requests.ts'
 import { loadPromClient, type PromClient } from './prom-client.ts'

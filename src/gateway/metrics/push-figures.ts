@@ -1,5 +1,5 @@
 import type { Registry } from 'prom-client'
-import type { PushFigures } from '../push/push-worker.ts'
+import type { PushFigures } from '../push/figures.ts'
 import type { PromClient } from './prom-client.ts'
 
 /** Adds the figures of the push workers of this gateway, which they count themselves. */

@@ -1,11 +1,11 @@
 import type { Counter, Gauge, Registry } from 'prom-client'
 import type { QueueLoad } from '../../queue/internal.ts'
 import { inSeconds } from '../duration.ts'
-import { loadsOf } from '../overview/facts.ts'
+import { loadsOf } from '../overview/sources.ts'
 import type { Queues } from '../queues.ts'
 import type { PromClient } from './prom-client.ts'
 
-/** Queues that are told of: those that were used last. A label of each costs its reader memory. */
+/** Queues with figures of their own: those that were used last. A label of each costs its reader memory. */
 const MAX_QUEUES = 200
 
 /** The figures of the queues, read when they are scraped. */
@@ -69,13 +69,13 @@ export class QueueMetrics {
     try {
       const { names, count } = await this.#queues.listed(MAX_QUEUES)
       const loads = await loadsOf(this.#queues, names)
-      let told = 0
+      let counted = 0
       for (const { name, load } of loads) {
         if (load) this.#set(name, load)
-        if (load) told++
+        if (load) counted++
       }
       this.#known.set(count)
-      this.#leftOut.set(count - told)
+      this.#leftOut.set(count - counted)
       this.#isReachable.set(1)
     } catch {
       this.#isReachable.set(0)

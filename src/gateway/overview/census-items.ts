@@ -136,16 +136,16 @@ const LAYERS = {
 type Layer = keyof typeof LAYERS
 
 /** An item, and the process that it is of. */
-export interface Told<Item> extends ProcessIdentity {
+export interface CensusEntry<Item> extends ProcessIdentity {
   readonly item: Item
 }
 
 /** What all processes have answered. */
 export interface Answers {
-  readonly gateway: readonly Told<ClientCensusItem>[]
-  readonly workers: readonly Told<QueueCensusItem>[]
-  readonly services: readonly Told<ServiceCensusItem>[]
-  readonly locker: readonly Told<LockerCensusItem>[]
+  readonly gateway: readonly CensusEntry<ClientCensusItem>[]
+  readonly workers: readonly CensusEntry<QueueCensusItem>[]
+  readonly services: readonly CensusEntry<ServiceCensusItem>[]
+  readonly locker: readonly CensusEntry<LockerCensusItem>[]
   /** Whether each process has answered, and completely. */
   readonly complete: boolean
 }
@@ -159,13 +159,13 @@ export async function askAll(members: readonly CensusMember[], within: number): 
   const results = await Promise.all(
     [...new Set(members)].map((member) => member.census<LayerItem>({ layer, within })),
   )
-  const told: Record<Layer, Told<never>[]> = { gateway: [], workers: [], services: [], locker: [] }
+  const entries: Record<Layer, CensusEntry<never>[]> = { gateway: [], workers: [], services: [], locker: [] }
   for (const { process, host, pid, since, items } of results.flatMap(({ answers }) => answers)) {
     for (const { layer: of, item } of items) {
       if (!Object.hasOwn(LAYERS, of)) continue
       const { data } = LAYERS[of as Layer].safeParse(item)
-      if (data !== undefined) told[of as Layer].push({ process, host, pid, since, item: data as never })
+      if (data !== undefined) entries[of as Layer].push({ process, host, pid, since, item: data as never })
     }
   }
-  return { ...told, complete: results.every(({ complete }) => complete) }
+  return { ...entries, complete: results.every(({ complete }) => complete) }
 }

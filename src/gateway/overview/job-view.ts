@@ -1,10 +1,10 @@
 import type { JobStatus, RedisQueue } from '../../queue/index.ts'
 import { inSeconds } from '../duration.ts'
 import type { Answers } from './census-items.ts'
-import type { FactSources } from './facts.ts'
 import type { ProcessView } from './overview.ts'
 import { situationOf } from './queue-views.ts'
 import { RECENT } from './recent-answers.ts'
+import type { OverviewSources } from './sources.ts'
 import { type JobHolder, whyJob } from './why.ts'
 import { workerViews } from './worker-views.ts'
 
@@ -25,7 +25,7 @@ export interface JobView {
 
 /** What a job waits for. Asks the other processes only if it waits for a worker, or runs. */
 export async function jobView(
-  { answers, prefix }: FactSources,
+  { answers, prefix }: OverviewSources,
   queue: RedisQueue,
   { id, state, command, dueIn = 0, retries }: JobStatus,
 ): Promise<JobView> {
@@ -39,8 +39,8 @@ export async function jobView(
   const { complete } = answered
   if (state === 'waiting') {
     const workers = workerViews(answered, prefix, now)
-    const facts = { name: queue.name, load: { paused }, workers, complete, at: now }
-    return { why: whyJob({ state, command: situationOf(facts, command) }) }
+    const queueState = { name: queue.name, load: { paused }, workers, complete, at: now }
+    return { why: whyJob({ state, command: situationOf(queueState, command) }) }
   }
   const found = holderOf(answered, { prefix, queue: queue.name, id })
   return { why: whyJob({ state, holder: found?.holder ?? { kind: 'unknown' }, complete }), ...found?.view }
@@ -55,13 +55,13 @@ function holderOf(
     item.prefix === prefix && item.queue === queue && item.id === id
   for (const { item, process, host, pid } of workers) {
     if (item.kind !== 'running' || !isIt(item)) continue
-    const place = { process, host, pid }
-    const holder = { kind: 'process', process: place, age: item.age } as const
-    return { holder, view: { runner: { ...place, age: inSeconds(item.age) } } }
+    const owner = { process, host, pid }
+    const holder = { kind: 'process', process: owner, age: item.age } as const
+    return { holder, view: { runner: { ...owner, age: inSeconds(item.age) } } }
   }
   let latest: Answers['gateway'][number] | undefined
-  for (const telling of gateway)
-    if (telling.item.kind === 'job' && isIt(telling.item) && isLater(telling, latest)) latest = telling
+  for (const entry of gateway)
+    if (entry.item.kind === 'job' && isIt(entry.item) && isLater(entry, latest)) latest = entry
   if (latest?.item.kind !== 'job') return undefined
   const { item, process, host, pid } = latest
   const worker = item.worker === '' ? undefined : item.worker

@@ -1,12 +1,12 @@
 import { FORMAT } from '../../kernel/keys.ts'
 import type { Peek } from '../../locker/index.ts'
 import { inSeconds } from '../duration.ts'
-import type { Answers, Told } from './census-items.ts'
+import type { Answers, CensusEntry } from './census-items.ts'
 import type { KeyView, ProcessView } from './overview.ts'
 import { type KeyHolder, whyKey } from './why.ts'
 
-/** What has been told of one key. Times in ms. */
-export interface KeyFacts {
+/** One key, by what processes and clients have answered. Times in ms. */
+export interface KeyState {
   readonly key: string
   readonly record: string
   holder: KeyHolder
@@ -24,28 +24,28 @@ export interface KeyFacts {
 const NONE: KeyHolder = { kind: 'none' }
 
 /** The keys of a prefix that processes, or clients of gateways, hold or wait for. */
-export function keyFacts(answers: Answers, prefix: string): KeyFacts[] {
+export function keyStates(answers: Answers, prefix: string): KeyState[] {
   const base = `${prefix}:${FORMAT}:`
   // The name of another prefix may begin with this one.
   const isOurs = (record: string) =>
     record.startsWith(base) && /^[a-z]{1,2}\//.test(record.slice(base.length))
-  const found = new Map<string, KeyFacts>()
-  const factsOf = (key: string, record: string): KeyFacts => {
+  const found = new Map<string, KeyState>()
+  const stateOf = (key: string, record: string): KeyState => {
     const known = found.get(record)
     if (known) return known
     const unknown = { holder: NONE, fence: 0, age: 0, left: undefined, lease: undefined, progress: undefined }
-    const facts: KeyFacts = { key, record, ...unknown, waiting: [], awaited: { fence: 0, age: 0 } }
-    found.set(record, facts)
-    return facts
+    const state: KeyState = { key, record, ...unknown, waiting: [], awaited: { fence: 0, age: 0 } }
+    found.set(record, state)
+    return state
   }
-  for (const telling of answers.gateway) {
-    const { item } = telling
+  for (const entry of answers.gateway) {
+    const { item } = entry
     if (item.kind !== 'key' || !isOurs(item.record)) continue
     const { fence, age, left, lease, progress } = item
-    const facts = factsOf(item.key, item.record)
-    if (fence < facts.fence) continue
-    Object.assign(facts, {
-      holder: { kind: 'client', process: processOf(telling) },
+    const state = stateOf(item.key, item.record)
+    if (fence < state.fence) continue
+    Object.assign(state, {
+      holder: { kind: 'client', process: processOf(entry) },
       fence,
       age,
       left,
@@ -53,54 +53,54 @@ export function keyFacts(answers: Answers, prefix: string): KeyFacts[] {
       progress,
     })
   }
-  for (const telling of answers.locker) {
-    if (!isOurs(telling.item.record)) continue
-    addFlight(factsOf(telling.item.key, telling.item.record), telling)
+  for (const entry of answers.locker) {
+    if (!isOurs(entry.item.record)) continue
+    addFlight(stateOf(entry.item.key, entry.item.record), entry)
   }
-  for (const facts of found.values()) dropSuperseded(facts)
+  for (const state of found.values()) dropSuperseded(state)
   return [...found.values()]
 }
 
 /** Whoever holds a fence below that which is waited for has lost its lease to another. */
-function dropSuperseded(facts: KeyFacts): void {
-  const { holder, fence, awaited } = facts
+function dropSuperseded(state: KeyState): void {
+  const { holder, fence, awaited } = state
   if (holder.kind === 'alone' || (holder.kind !== 'none' && fence >= awaited.fence)) return
   const unknown = { left: undefined, lease: undefined, progress: undefined }
-  Object.assign(facts, { holder: NONE, ...awaited, ...unknown })
+  Object.assign(state, { holder: NONE, ...awaited, ...unknown })
 }
 
-/** Adds what one process has told of a key. The holder is that of the highest fence. */
-function addFlight(facts: KeyFacts, telling: Answers['locker'][number]): void {
-  const { item } = telling
+/** Adds what one process has answered of a key. The holder is that of the highest fence. */
+function addFlight(state: KeyState, entry: Answers['locker'][number]): void {
+  const { item } = entry
   const { fence, age, waiters } = item
-  const process = processOf(telling)
+  const process = processOf(entry)
   if (item.state === 'held') {
     const isAlone = item.mode !== undefined && item.mode !== 'shared'
-    if (waiters > 0) facts.waiting.push({ ...process, waiters })
+    if (waiters > 0) state.waiting.push({ ...process, waiters })
     // A work of that process alone says nothing about who has the lease.
-    if (facts.holder.kind !== 'none' && (isAlone || fence <= facts.fence)) return
+    if (state.holder.kind !== 'none' && (isAlone || fence <= state.fence)) return
     const held = { age, left: item.leaseLeft, lease: item.lease, progress: item.progress }
-    Object.assign(facts, { holder: { kind: isAlone ? 'alone' : 'process', process }, fence, ...held })
+    Object.assign(state, { holder: { kind: isAlone ? 'alone' : 'process', process }, fence, ...held })
     return
   }
-  facts.waiting.push({ ...process, waiters })
-  facts.awaited = { fence: Math.max(facts.awaited.fence, fence), age: Math.max(facts.awaited.age, age) }
+  state.waiting.push({ ...process, waiters })
+  state.awaited = { fence: Math.max(state.awaited.fence, fence), age: Math.max(state.awaited.age, age) }
 }
 
 /** Adds what the store has of a key whose holder has not answered. */
-export function addStored(facts: KeyFacts, lock: Peek['lock']): void {
-  if (!lock || facts.holder.kind !== 'none') return
+export function addStored(state: KeyState, lock: Peek['lock']): void {
+  if (!lock || state.holder.kind !== 'none') return
   const colon = lock.holder.lastIndexOf(':')
   const process = {
     process: '',
     host: lock.holder.slice(0, Math.max(0, colon)),
     pid: Number(lock.holder.slice(colon + 1)) || 0,
   }
-  Object.assign(facts, { holder: { kind: 'silent', process }, fence: lock.fence, left: lock.leaseLeft })
+  Object.assign(state, { holder: { kind: 'silent', process }, fence: lock.fence, left: lock.leaseLeft })
 }
 
-export function keyView(facts: KeyFacts): KeyView {
-  const { key, holder, fence, age, left, lease, progress, waiting } = facts
+export function keyView(state: KeyState): KeyView {
+  const { key, holder, fence, age, left, lease, progress, waiting } = state
   const waiters = waiting.reduce((sum, process) => sum + process.waiters, 0)
   return {
     ...{ key, fence, waiters, waiting },
@@ -113,7 +113,7 @@ export function keyView(facts: KeyFacts): KeyView {
   }
 }
 
-function processOf({ process, host, pid }: Told<unknown>): ProcessView {
+function processOf({ process, host, pid }: CensusEntry<unknown>): ProcessView {
   return { process, host, pid }
 }
 
@@ -124,9 +124,9 @@ export function lockView(
   record: string,
   lock: Peek['lock'],
 ): KeyView | undefined {
-  const facts = keyFacts(answers, prefix).find((each) => each.record === record)
-  if (!facts) return undefined
-  if (facts.fence !== lock?.fence && facts.holder.kind !== 'alone') facts.holder = NONE
-  addStored(facts, lock)
-  return keyView(facts)
+  const state = keyStates(answers, prefix).find((each) => each.record === record)
+  if (!state) return undefined
+  if (state.fence !== lock?.fence && state.holder.kind !== 'alone') state.holder = NONE
+  addStored(state, lock)
+  return keyView(state)
 }

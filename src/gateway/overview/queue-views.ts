@@ -2,21 +2,21 @@ import type { CommandLoad, QueueLoad } from '../../queue/internal.ts'
 import { inSeconds } from '../duration.ts'
 import type { CommandView, QueueView, WorkerView } from './overview.ts'
 import { type CommandSituation, whyQueue } from './why.ts'
-import { handsFor } from './worker-views.ts'
+import { capacityFor } from './worker-views.ts'
 
 /** What the views of queues are made from. */
-export interface QueueFacts {
+export interface QueueState {
   readonly name: string
   readonly load: QueueLoad
   readonly workers: readonly WorkerView[]
-  /** Whether every process has told of its workers. */
+  /** Whether every process has answered which workers it has. */
   readonly complete: boolean
   /** ms since the epoch */
   readonly at: number
 }
 
-export function queueView(facts: QueueFacts): QueueView {
-  const { name, load, workers, at } = facts
+export function queueView(state: QueueState): QueueView {
+  const { name, load, workers, at } = state
   const { counts, totals, paused } = load
   const first = firstOf(load.commands)
   return {
@@ -30,7 +30,7 @@ export function queueView(facts: QueueFacts): QueueView {
     oldest: first ? inSeconds(first.first?.age ?? 0) : null,
     commands: commandsOf(load, workers, name),
     commandsComplete: load.complete && areCounted(load),
-    why: whyQueue({ first: first && situationOf(facts, first.command), dueIn: load.dueIn, now: at }),
+    why: whyQueue({ first: first && situationOf(state, first.command), dueIn: load.dueIn, now: at }),
   }
 }
 
@@ -63,7 +63,7 @@ function commandsOf({ commands, paused }: QueueLoad, workers: readonly WorkerVie
     (counts): CommandView => ({
       ...counts,
       paused: paused.includes(counts.command),
-      capacity: handsFor(workers, queue, counts.command).capacity,
+      capacity: capacityFor(workers, queue, counts.command).capacity,
     }),
   )
 }
@@ -75,11 +75,11 @@ export function situationOf(
     load: { paused },
     workers,
     complete,
-  }: Omit<QueueFacts, 'load'> & { load: Pick<QueueLoad, 'paused'> },
+  }: Omit<QueueState, 'load'> & { load: Pick<QueueLoad, 'paused'> },
   command: string,
 ): CommandSituation {
   return {
-    ...{ command, complete, ...handsFor(workers, name, command) },
+    ...{ command, complete, ...capacityFor(workers, name, command) },
     queuePaused: paused.includes(''),
     commandPaused: paused.includes(command),
   }

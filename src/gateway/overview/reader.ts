@@ -1,10 +1,10 @@
 import { systemClock, wallMicros } from '../../kernel/time.ts'
 import type { Answers } from './census-items.ts'
-import { type FactSources, keysOf, loadsOf } from './facts.ts'
-import { type KeyFacts, keyView } from './key-views.ts'
+import { type KeyState, keyView } from './key-views.ts'
 import type { Overview, QueueView, StoreView, WorkerView } from './overview.ts'
 import { queueView } from './queue-views.ts'
 import { listedServiceViews, serviceViews } from './service-views.ts'
+import { keysOf, loadsOf, type OverviewSources } from './sources.ts'
 import { workerViews } from './worker-views.ts'
 
 /** Most entries of each list. */
@@ -22,12 +22,12 @@ const NOTHING: Lists = { queues: [], queueCount: 0, workers: [], keys: [], servi
 
 /** Reads an overview: the queues from the store, all else from the processes. Costs nothing unless it is asked. */
 export class OverviewReader {
-  readonly #sources: FactSources
+  readonly #sources: OverviewSources
   readonly #kind: StoreView['kind']
   #lists = NOTHING
   #store: Omit<StoreView, 'kind'> = { reachable: true, since: nowMs() / 1000 }
 
-  constructor(sources: FactSources, kind: StoreView['kind']) {
+  constructor(sources: OverviewSources, kind: StoreView['kind']) {
     this.#sources = sources
     this.#kind = kind
   }
@@ -97,7 +97,7 @@ function compare(one: string, other: string): number {
 }
 
 /** Those that most callers wait for come first, then those that are held longest. */
-function byWait(one: KeyFacts, other: KeyFacts): number {
-  const waiters = ({ waiting }: KeyFacts) => waiting.reduce((sum, each) => sum + each.waiters, 0)
+function byWait(one: KeyState, other: KeyState): number {
+  const waiters = ({ waiting }: KeyState) => waiting.reduce((sum, each) => sum + each.waiters, 0)
   return waiters(other) - waiters(one) || other.age - one.age || compare(one.record, other.record)
 }

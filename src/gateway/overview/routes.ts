@@ -1,10 +1,10 @@
 import { eventStream } from '../http/event-stream.ts'
 import { jsonResponse } from '../http/responses.ts'
 import { type Route, route } from '../routes/route.ts'
-import { keysOf } from './facts.ts'
 import { keyView } from './key-views.ts'
 import { MAX_KEYS } from './reader.ts'
 import { RECENT } from './recent-answers.ts'
+import { keysOf } from './sources.ts'
 
 /** What is held, what waits, and why. */
 export const OVERVIEW_ROUTES: readonly Route[] = [
@@ -38,9 +38,9 @@ export const OVERVIEW_ROUTES: readonly Route[] = [
     effect: 'reads',
     summary: 'The keys that are held or awaited, by which processes, and why.',
     answers: { 200: '`{ keys, complete }`.' },
-    async handle(_c, { facts }) {
-      const answers = await facts.answers.notOlderThan(RECENT)
-      const keys = await keysOf(facts, answers)
+    async handle(_c, { overviewSources }) {
+      const answers = await overviewSources.answers.notOlderThan(RECENT)
+      const keys = await keysOf(overviewSources, answers)
       const shown = keys.slice(0, MAX_KEYS).map(keyView)
       return jsonResponse(
         200,

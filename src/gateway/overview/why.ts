@@ -4,7 +4,7 @@ import type { ProcessView } from './overview.ts'
 // One sentence for each queue, job and key: why it waits. Times are in ms.
 
 /** What can run the jobs of one command. */
-export interface Hands {
+export interface WorkerCapacity {
   /** Workers that are connected, of any kind. */
   readonly workers: number
   /** Jobs that they run at once, and that they run now. */
@@ -13,7 +13,7 @@ export interface Hands {
 }
 
 /** Why a job of a command does not start. */
-export interface CommandSituation extends Hands {
+export interface CommandSituation extends WorkerCapacity {
   readonly command: string
   readonly queuePaused: boolean
   readonly commandPaused: boolean
@@ -86,9 +86,9 @@ export function whyCommand(situation: CommandSituation): string {
   if (workers === 0 && complete) return `No worker is connected for command ${shown(command)}.`
   if (workers === 0)
     return `No worker is known for command ${shown(command)}: not every process has answered.`
-  if (busy < capacity) return 'It is about to start: a worker has a free place.'
-  const places = capacity === 1 ? 'The only place' : `All ${capacity} places`
-  return `${places} of its ${workers === 1 ? 'worker' : `${workers} workers`} ${capacity === 1 ? 'is' : 'are'} taken.`
+  if (busy < capacity) return 'It is about to start: a worker has a free slot.'
+  const slots = capacity === 1 ? 'The only slot' : `All ${capacity} slots`
+  return `${slots} of its ${workers === 1 ? 'worker' : `${workers} workers`} ${capacity === 1 ? 'is' : 'are'} taken.`
 }
 
 /** What a job waits for, or what has become of it. */
@@ -118,7 +118,7 @@ function attempts(count: number): string {
 function whyRunning(holder: JobHolder, complete: boolean): string {
   switch (holder.kind) {
     case 'process':
-      return `It has run in ${placeOf(holder.process)} for ${span(holder.age)}.`
+      return `It has run in ${processText(holder.process)} for ${span(holder.age)}.`
     case 'client': {
       const who = holder.worker === undefined ? 'a client of a gateway' : `the worker ${shown(holder.worker)}`
       const left = holder.left === undefined ? '' : `; the lease ends in ${span(holder.left)}`
@@ -135,21 +135,21 @@ export function whyKey({ key, holder, age, left, waiters }: KeySituation): strin
   const name = `Key ${shown(key)}`
   if (holder.kind === 'none')
     return `${name} is held by nobody: ${waiters === 1 ? 'one caller waits' : `${waiters} callers wait`} until somebody computes it.`
-  const place = placeOf(holder.process)
+  const owner = processText(holder.process)
   const lease = left === undefined ? 'its lease is lost' : `its lease ends in ${span(left)}`
   switch (holder.kind) {
     case 'process':
-      return `${name} is held by ${place} for ${span(age)}; ${lease}.`
+      return `${name} is held by ${owner} for ${span(age)}; ${lease}.`
     case 'client':
-      return `${name} is held by a client of the gateway of ${place} for ${span(age)}; ${lease}.`
+      return `${name} is held by a client of the gateway of ${owner} for ${span(age)}; ${lease}.`
     case 'alone':
-      return `${name} has been computed by ${place} for ${span(age)}, for that process alone.`
+      return `${name} has been computed by ${owner} for ${span(age)}, for that process alone.`
     case 'silent':
-      return `${name} is held by ${place}, which does not answer; ${lease}, and a waiter replaces it then.`
+      return `${name} is held by ${owner}, which does not answer; ${lease}, and a waiter replaces it then.`
   }
 }
 
-function placeOf({ pid, host }: ProcessView): string {
+function processText({ pid, host }: ProcessView): string {
   return `pid ${pid} on host ${host}`
 }
 

@@ -1,7 +1,7 @@
 import { inSeconds } from '../duration.ts'
-import type { Answers, Told } from './census-items.ts'
+import type { Answers, CensusEntry } from './census-items.ts'
 import type { WorkerView } from './overview.ts'
-import type { Hands } from './why.ts'
+import type { WorkerCapacity } from './why.ts'
 
 /** A worker that has named itself to gateways: what all of them have seen of it. Ages in ms. */
 export interface NamedWorker {
@@ -62,26 +62,26 @@ function* processViews({ workers, gateway }: Answers, prefix: string): Generator
   const takers = new Map<string, WorkerView>()
   for (const { item, ...process } of gateway) {
     if (item.prefix !== prefix) continue
-    if (item.kind === 'worker') add(namedWaits, placeOf(process, item), item.waiting)
+    if (item.kind === 'worker') add(namedWaits, groupOf(process, item), item.waiting)
     if (item.kind !== 'job' || item.worker !== '') continue
-    add(unnamedJobs, placeOf(process, item), 1)
-    takers.set(placeOf(process, item), viewOf({ ...process, item }, 0, 0))
+    add(unnamedJobs, groupOf(process, item), 1)
+    takers.set(groupOf(process, item), viewOf({ ...process, item }, 0, 0))
   }
   for (const { item, ...process } of workers) {
     if (item.prefix !== prefix || item.kind !== 'worker') continue
     const view = viewOf({ ...process, item }, item.busy, item.concurrency)
-    if (item.takes) takers.set(placeOf(process, item), view)
+    if (item.takes) takers.set(groupOf(process, item), view)
     else yield view
   }
-  for (const [place, view] of takers) {
-    const busy = unnamedJobs.get(place) ?? 0
-    const waiting = Math.max(0, view.concurrency - (namedWaits.get(place) ?? 0))
+  for (const [group, view] of takers) {
+    const busy = unnamedJobs.get(group) ?? 0
+    const waiting = Math.max(0, view.concurrency - (namedWaits.get(group) ?? 0))
     if (busy + waiting > 0) yield { ...view, busy, concurrency: busy + waiting }
   }
 }
 
 function viewOf(
-  { process, host, pid, since, item: { queue, command } }: Told<{ queue: string; command: string }>,
+  { process, host, pid, since, item: { queue, command } }: CensusEntry<{ queue: string; command: string }>,
   busy: number,
   concurrency: number,
 ): WorkerView {
@@ -103,7 +103,7 @@ function* clientViews(answers: Answers, prefix: string, at: number): Generator<W
 }
 
 /** What can run the jobs of a command of a queue. */
-export function handsFor(workers: readonly WorkerView[], queue: string, command: string): Hands {
+export function capacityFor(workers: readonly WorkerView[], queue: string, command: string): WorkerCapacity {
   const its = workers.filter((worker) => worker.queue === queue && worker.command === command)
   const sum = (of: 'busy' | 'concurrency') => its.reduce((total, worker) => total + worker[of], 0)
   return { workers: its.length, capacity: sum('concurrency'), busy: sum('busy') }
@@ -113,6 +113,6 @@ function nameOf(queue: string, id: string): string {
   return `${queue}\0${id}`
 }
 
-function placeOf({ process }: { process: string }, { queue, command }: { queue: string; command: string }) {
+function groupOf({ process }: { process: string }, { queue, command }: { queue: string; command: string }) {
   return `${process} ${queue}\0${command}`
 }

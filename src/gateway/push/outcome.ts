@@ -1,4 +1,5 @@
 import { JsonText } from '../../kernel/codec/json-text.ts'
+import { parseRetryAfter } from '../../kernel/http-date.ts'
 import { parseJson } from '../http/json.ts'
 import type { ReceiverAnswer } from './receiver.ts'
 
@@ -57,7 +58,7 @@ export function resultOf(received: ReceiverAnswer): JsonText {
   const { status, headers, body } = received
   if (status >= 200 && status < 300) return readResult(received)
   const isRetried = status >= 500 || RETRIED.includes(status)
-  const retryAfter = isRetried ? retryAfterOf(headers['retry-after']) : NEVER
+  const retryAfter = isRetried ? parseRetryAfter(headers['retry-after'], MAX_RETRY_AFTER) : NEVER
   const answer = body.subarray(0, ANSWER_BYTES).toString() || undefined
   const what = status >= 300 && status < 400 ? 'redirected, which is not followed' : 'answered'
   throw new PushError(`The receiver ${what}: ${status}`, { status, retryAfter, answer })
@@ -95,12 +96,4 @@ function decode(bytes: Buffer): string | undefined {
   } catch {
     return undefined
   }
-}
-
-/** The pause that a receiver asks for, ms, in seconds or until a date. 0 if it asks for none. RFC 9110, section 10.2.3. */
-export function retryAfterOf(header: string | undefined, now: number = Date.now()): number {
-  if (header === undefined) return 0
-  const isDate = /^[A-Z][a-z]{2}, \d{2} [A-Z][a-z]{2} \d{4} [\d:]{8} GMT$/.test(header)
-  const ms = isDate ? Date.parse(header) - now : /^\d{1,10}$/.test(header) ? Number(header) * 1_000 : 0
-  return Math.min(Math.max(ms, 0), MAX_RETRY_AFTER) || 0
 }

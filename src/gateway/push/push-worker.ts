@@ -1,6 +1,7 @@
 import type { Clock } from '../../kernel/time.ts'
 import type { JsonText, QueueOptions, RedisQueue, RunningJob } from '../../queue/index.ts'
 import { InternalAddressError } from './addresses.ts'
+import type { PushFigures } from './figures.ts'
 import type { ResolvedPushWorkerOptions } from './options.ts'
 import { PushError, resultOf } from './outcome.ts'
 import { Receiver } from './receiver.ts'
@@ -13,16 +14,6 @@ export interface PushWorkerDeps {
   readonly maxBody: number
   /** Opens a queue of the gateway, with these options beside those of the gateway. */
   openQueue(name: string, options: QueueOptions): RedisQueue
-}
-
-/** The jobs of a push worker. */
-export interface PushFigures {
-  readonly queue: string
-  readonly command: string
-  /** Requests that run. */
-  readonly running: number
-  /** Attempts by how they ended. */
-  readonly outcomes: Readonly<Record<'completed' | 'failed' | 'retried' | 'lost', number>>
 }
 
 /**

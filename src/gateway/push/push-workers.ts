@@ -1,5 +1,6 @@
+import type { PushFigures } from './figures.ts'
 import { type PushWorkerOptions, resolvePushWorkerOptions } from './options.ts'
-import { type PushFigures, PushWorker, type PushWorkerDeps } from './push-worker.ts'
+import { PushWorker, type PushWorkerDeps } from './push-worker.ts'
 
 /** The push workers of a gateway. */
 export class PushWorkers {

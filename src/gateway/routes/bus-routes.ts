@@ -1,4 +1,5 @@
 import type { TopicPosition } from '../../bus/index.ts'
+import { MAX_KEEP } from '../../bus/internal.ts'
 import type { GatewayDeps } from '../deps.ts'
 import type { RouteContext } from '../env.ts'
 import { eventStream } from '../http/event-stream.ts'
@@ -10,7 +11,7 @@ import { Problem } from '../problem.ts'
 import { type Route, route } from './route.ts'
 
 const PUBLISHING = {
-  keep: count('How many of the last messages are kept for subscribers that were away.', 0, 10_000),
+  keep: count('How many of the last messages are kept for subscribers that were away.', 0, MAX_KEEP),
   retain: flag('The last message is kept, and sent first to each new subscriber.'),
 }
 

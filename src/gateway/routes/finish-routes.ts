@@ -1,12 +1,12 @@
 import { z } from 'zod'
 import { JsonText } from '../../kernel/codec/json-text.ts'
+import { MAX_LOG_LINES } from '../../kernel/keys.ts'
 import type { RedisQueue, TakenJob } from '../../queue/index.ts'
 import { WorkingClient } from '../clients/working-client.ts'
 import type { GatewayDeps } from '../deps.ts'
-import { inSeconds } from '../duration.ts'
 import type { RouteContext } from '../env.ts'
 import { checkProgress, readJson, readMembers } from '../http/json.ts'
-import { leasedJob, leaseLost, leaseParameter } from '../http/lease.ts'
+import { leasedJob, leaseLost, leaseParameter, renewalText } from '../http/lease.ts'
 import { queueName } from '../http/names.ts'
 import { command, flag, type ParameterValues } from '../http/parameters.ts'
 import { errorOf } from '../http/reason.ts'
@@ -14,9 +14,6 @@ import { emptyResponse, jsonResponse } from '../http/responses.ts'
 import { Problem } from '../problem.ts'
 import { type Route, route } from './route.ts'
 import { readJob } from './submit-routes.ts'
-
-/** Most lines of one request: as many as a log keeps. */
-const MAX_LINES = 1_000
 
 const FINISHING = {
   command,
@@ -27,10 +24,10 @@ const FINISHING = {
 
 const RENEWING = { lease: leaseParameter('Duration of the lease from now on. As before if it is absent.') }
 
-/** What a worker tells of its job. */
-const NEWS = z.strictObject({
+/** What a renewal may carry. */
+const RENEWAL_BODY = z.strictObject({
   progress: z.json().optional(),
-  log: z.union([z.string(), z.array(z.string()).max(MAX_LINES)]).optional(),
+  log: z.union([z.string(), z.array(z.string()).max(MAX_LOG_LINES)]).optional(),
 })
 
 const LEASE = { 'X-Lease': 'The lease of the job, whole, as it came with the job.' }
@@ -58,7 +55,7 @@ export const FINISH_ROUTES: readonly Route[] = [
     summary: 'Renews the lease of a job, and notes progress and lines of its log.',
     query: RENEWING,
     headers: LEASE,
-    body: { description: 'Progress: any JSON. Log: a line, or several.', schema: NEWS },
+    body: { description: 'Progress: any JSON. Log: a line, or several.', schema: RENEWAL_BODY },
     answers: { 200: '`{ left, cancelled }`: what is left of the lease, in seconds.', 409: LOST },
     handle: renewJob,
   }),
@@ -134,16 +131,13 @@ function renewJob(
     if (!leased) throw new Problem(400, 'lease is missing')
     const { job } = leased
     const lease = query.lease ?? leased.lease
-    const { values, texts } = await readMembers(c.req.raw, deps, NEWS)
+    const { values, texts } = await readMembers(c.req.raw, deps, RENEWAL_BODY)
     const progress = texts.get('progress')
     checkProgress(progress)
-    const renewal = await job.renew(lease)
-    if (renewal === 'held') client.renewed(job, lease)
-    else client.ended(job, { failed: false })
-    if (renewal === 'lost') throw leaseLost(job.id)
-    const cancelled = renewal === 'cancelled'
-    if (!cancelled && progress !== undefined) await job.progress(JsonText.parse(progress))
-    if (!cancelled) await job.log(...[values.log ?? []].flat())
-    return jsonResponse(200, JSON.stringify({ left: cancelled ? 0 : inSeconds(lease), cancelled }))
+    const renewal = await client.renew(job, lease)
+    const answer = renewalText(job, lease, renewal)
+    if (renewal === 'held' && progress !== undefined) await job.progress(JsonText.parse(progress))
+    if (renewal === 'held') await job.log(...[values.log ?? []].flat())
+    return jsonResponse(200, answer)
   })
 }

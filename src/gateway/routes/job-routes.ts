@@ -117,7 +117,7 @@ function getJob(
   const answer = async (queue: RedisQueue) => {
     const status = await (wait > 0 ? finishedStatus(c, deps, queue, wait) : queue.status(idOf(c)))
     if (!status) throw noSuchJob()
-    return jsonResponse(200, statusText(name, status, await jobView(deps.facts, queue, status)))
+    return jsonResponse(200, statusText(name, status, await jobView(deps.overviewSources, queue, status)))
   }
   return wait > 0 ? queues.wait(name, answer) : queues.use(name, answer)
 }

@@ -35,7 +35,7 @@ const KEEPING = { ttl: duration('How long the outcome is kept.', { max: MAX_TTL 
 
 const RENEWING = { lease: leaseParameter('Duration of the lease from now on. As before if it is absent.') }
 
-const NEWS = z.strictObject({ progress: z.json().optional() })
+const RENEWAL_BODY = z.strictObject({ progress: z.json().optional() })
 
 const LEASE = { 'X-Lease': 'The lease of the key, whole, as the claim gave it.' }
 const LOST = 'The lease is over: `lease lost`.'
@@ -115,7 +115,7 @@ export const LOCK_ROUTES: readonly Route[] = [
     path: '/locks/:key',
     summary: 'Renews the lease of a key, and shows progress.',
     query: RENEWING,
-    body: { description: 'Progress: any JSON.', schema: NEWS },
+    body: { description: 'Progress: any JSON.', schema: RENEWAL_BODY },
     answers: { 200: '`{ left }`, in seconds.', 409: LOST },
     handle: renew,
   }),
@@ -128,13 +128,15 @@ function lockKey({ req }: RouteContext): string {
 
 /** The state of a key. Times are in seconds. */
 async function peekKey(c: RouteContext, deps: GatewayDeps): Promise<Response> {
-  const { locker, facts } = deps
+  const { locker, overviewSources } = deps
   const key = lockKey(c)
   const { status, lock, value }: Peek = await locker.peek(key)
   // Nobody waits for a result that is there, unless it is being replaced.
   const isAwaited = lock !== undefined || status === 'free'
   const record = recordOf(key, deps)
-  const view = isAwaited && lockView(await facts.answers.notOlderThan(RECENT), facts.prefix, record, lock)
+  const view =
+    isAwaited &&
+    lockView(await overviewSources.answers.notOlderThan(RECENT), overviewSources.prefix, record, lock)
   const answer = {
     ...view,
     key,
@@ -291,7 +293,7 @@ async function renew(
 ): Promise<Response> {
   const held = leaseOf(c, deps)
   const lease = query.lease ?? Math.min(held.lease, MAX_LEASE)
-  const { texts } = await readMembers(c.req.raw, deps, NEWS)
+  const { texts } = await readMembers(c.req.raw, deps, RENEWAL_BODY)
   const progress = texts.get('progress')
   checkProgress(progress)
   if (!(await held.renew(lease))) {

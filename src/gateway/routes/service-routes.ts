@@ -62,16 +62,18 @@ async function call(
 ): Promise<Response> {
   const names = { service: nameInPath(c, 'service'), event: nameInPath(c, 'event') }
   const args = argumentsOf(await readJson(c.req.raw, deps))
-  const terms = { ...names, ...query, args, wait: waitOf(c, query, deps) }
-  if (query.stream) return streamReply(c, deps, terms)
-  const text = await whileWanted(c.req.raw, deps.lifecycle, (signal) => callService(deps, terms, signal))
+  const serviceCall = { ...names, ...query, args, wait: waitOf(c, query, deps) }
+  if (query.stream) return streamReply(c, deps, serviceCall)
+  const text = await whileWanted(c.req.raw, deps.lifecycle, (signal) =>
+    callService(deps, serviceCall, signal),
+  )
   return jsonResponse(200, text)
 }
 
 /** A call that fails is told as the event `error`. A client that goes ends it. */
-function streamReply(c: RouteContext, deps: GatewayDeps, terms: ServiceCall): Response {
+function streamReply(c: RouteContext, deps: GatewayDeps, serviceCall: ServiceCall): Response {
   return eventStream(c, deps, async (stream) => {
-    const chunks = streamService(deps, terms, stream.signal)
+    const chunks = streamService(deps, serviceCall, stream.signal)
     void stream.ended.then(() => chunks.return())
     for await (const chunk of chunks) {
       if (stream.isOver) return

@@ -10,7 +10,6 @@ import { jsonResponse } from '../http/responses.ts'
 import { Problem } from '../problem.ts'
 import { type Route, route } from '../routes/route.ts'
 import { type ScanBounds, type ScanPosition, type SearchedState, STATES, scanJobs } from './job-scan.ts'
-import { scansOf } from './scans.ts'
 
 /** Jobs of one page. */
 const MAX_PAGE = 100
@@ -108,8 +107,8 @@ function search(
   const from = positionOf(cursor)
   const bounds = { ...SEARCH, found: limit }
   return deps.queues.use(queueName(c), async (queue) => {
-    const { jobs, scanned, next } = await scansOf(deps).run(() =>
-      scanJobs(queue, filter, from, bounds, jobText, c.req.raw.signal),
+    const { jobs, scanned, next } = await deps.scans.run(() =>
+      scanJobs(queue, filter, from, bounds, listedJobText, c.req.raw.signal),
     )
     const answer = objectText({
       jobs: `[${jobs.join(',')}]`,
@@ -129,7 +128,7 @@ function positionOf(cursor: string | undefined): ScanPosition {
 }
 
 /** A job of a page. In the place of a long payload stands its length. */
-function jobText({
+function listedJobText({
   id,
   command,
   state,
@@ -170,7 +169,7 @@ async function act(
     throw new Problem(400, 'invalid parameter', { detail: 'Expected `expect`, or `dry`' })
   return await deps.queues.use(queueName(c), async (queue) => {
     const start = { state: 0, offset: 0 }
-    const { jobs, scanned, next } = await scansOf(deps).run(() =>
+    const { jobs, scanned, next } = await deps.scans.run(() =>
       scanJobs(queue, filter, start, ACT, ({ id }) => id, c.req.raw.signal),
     )
     const ids = [...new Set(jobs)]

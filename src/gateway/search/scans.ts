@@ -22,7 +22,7 @@ export class Scans {
     }
   }
 
-  /** Resolves with the place of a scan that has ended. */
+  /** Resolves with the slot of a scan that has ended. */
   #turn(): Promise<void> {
     if (this.#waiting.length >= MAX_WAITING) throw new OverloadedError('Too many searches are under way')
     return new Promise((resolve) => this.#waiting.push(resolve))
@@ -33,13 +33,4 @@ export class Scans {
     if (next) next()
     else this.#running--
   }
-}
-
-const scans = new WeakMap<object, Scans>()
-
-/** The scans of the gateway that has these queues. */
-export function scansOf({ queues }: { readonly queues: object }): Scans {
-  const found = scans.get(queues) ?? new Scans()
-  scans.set(queues, found)
-  return found
 }

@@ -1,10 +1,29 @@
+import { z } from 'zod'
+import { DEFAULT_PREFETCH, MAX_LEASE, MAX_PREFETCH, MIN_LEASE } from '../../bus/internal.ts'
 import { messageOf } from '../../kernel/codec/codec.ts'
 import { memberTexts, textOf } from '../http/json.ts'
 import { Problem } from '../problem.ts'
-import type { Session } from './session.ts'
+import { duration } from './message.ts'
+import type { SocketSession } from './socket-session.ts'
 import type { MessageId, Subscription } from './subscriptions.ts'
 
 // What messages of the bus have in common.
+
+/** The member that names a subscription: the id of the message that began it. */
+export const HANDLE: { readonly sub: z.ZodType<MessageId> } = {
+  sub: z.union([z.string(), z.number()]).meta({ title: 'the id of a subscription' }),
+}
+
+/** The ttl of a queue or channel, the lease of a consumer or role. */
+export const LEASE: z.ZodType<number> = duration(MIN_LEASE, MAX_LEASE)
+
+/** Messages that are fetched at once. */
+export const PREFETCH: z.ZodType<number> = z.int().min(1).max(MAX_PREFETCH)
+
+/** How many messages are fetched at once, as without a gateway: what is fetched waits for the client here. */
+export function prefetchOf(prefetch: number | undefined, reliable: boolean | undefined): number {
+  return prefetch ?? (reliable ? 1 : DEFAULT_PREFETCH)
+}
 
 /** Runs what refuses members of a message by a TypeError. @throws Problem 400 */
 export async function valid<T>(run: () => T | Promise<T>): Promise<T> {
@@ -36,7 +55,7 @@ export function valueTexts(texts: ReadonlyMap<string, string>): Readonly<Record<
 
 /** Begins a subscription, and ends it again if that fails. */
 export async function begin<T>(
-  session: Session,
+  session: SocketSession,
   id: MessageId,
   subscription: Subscription,
   start: () => Promise<T>,

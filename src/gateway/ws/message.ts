@@ -1,12 +1,12 @@
 import { z } from 'zod'
+import { isName, MAX_NAME } from '../../kernel/names.ts'
 import { emit, hasListeners } from '../../kernel/telemetry.ts'
 import { checkScope } from '../access.ts'
 import { parseDuration } from '../duration.ts'
-import { memberTexts } from '../http/json.ts'
-import { isName, MAX_NAME } from '../http/names.ts'
+import { issueText, memberTexts } from '../http/json.ts'
 import type { Scope } from '../options.ts'
 import { Problem, problemOf } from '../problem.ts'
-import type { Dispatch, Envelope, MessageResult, Session } from './session.ts'
+import type { Dispatch, Envelope, MessageResult, SocketSession } from './socket-session.ts'
 import type { MessageId } from './subscriptions.ts'
 
 /** One message of a client. */
@@ -32,13 +32,16 @@ export interface MessageType {
   /** The schema of its members beside `id` and `type`. */
   readonly schema: z.ZodType
   /** Resolves with the JSON of the reply; undefined: null. */
-  readonly handle: (session: Session, message: Received<never>) => MessageResult | Promise<MessageResult>
+  readonly handle: (
+    session: SocketSession,
+    message: Received<never>,
+  ) => MessageResult | Promise<MessageResult>
 }
 
 interface MessageDeclaration<Shape extends z.ZodRawShape> extends Omit<MessageType, 'schema' | 'handle'> {
   readonly members?: Shape
   readonly handle: (
-    session: Session,
+    session: SocketSession,
     message: Received<z.output<z.ZodObject<Shape>>>,
   ) => MessageResult | Promise<MessageResult>
 }
@@ -64,7 +67,7 @@ export function dispatcher(types: readonly MessageType[]): Dispatch {
 }
 
 async function answer(
-  session: Session,
+  session: SocketSession,
   row: MessageType | undefined,
   { id, value, text }: Envelope,
 ): Promise<MessageResult> {
@@ -72,18 +75,15 @@ async function answer(
   if (!row) throw new Problem(404, 'unknown message type')
   const { id: _id, type: _type, ...members } = value as Record<string, unknown>
   const parsed = row.schema.safeParse(members)
-  if (!parsed.success) {
-    const [issue] = parsed.error.issues
-    const at = issue?.path.length ? ` at \`${issue.path.join('.')}\`` : ''
-    throw new Problem(400, 'invalid message', { detail: `${issue?.message}${at}`.slice(0, 300) })
-  }
+  if (!parsed.success)
+    throw new Problem(400, 'invalid message', { detail: issueText(parsed.error).slice(0, 300) })
   const texts = memberTexts(text) ?? new Map<string, string>()
   return row.handle(session, { id, values: parsed.data as never, texts })
 }
 
 /** Handles a message, then publishes its audit event, whatever was answered, as for routes. */
 async function audited(
-  session: Session,
+  session: SocketSession,
   action: string,
   { value }: Envelope,
   handle: () => Promise<MessageResult>,
@@ -120,7 +120,8 @@ export const name: z.ZodType<string> = z
 
 /** A duration, in ms: seconds, or a text with a unit. */
 export function duration(min: number, max: number): z.ZodType<number> {
-  return z.union([z.number(), z.string()]).transform((value, context) => {
+  const given = z.union([z.number(), z.string()]).meta({ title: 'a duration' })
+  return given.transform((value, context) => {
     const ms = parseDuration(String(value), { min, max })
     if (ms !== undefined) return ms
     context.addIssue({

@@ -7,13 +7,13 @@ import { internalProblem, Problem, problemOf } from '../problem.ts'
 import { SocketPools } from './limits.ts'
 import { dispatcher } from './message.ts'
 import { MESSAGE_TYPES } from './messages/index.ts'
-import { GOING_AWAY, type Peer, REFUSED, Session } from './session.ts'
+import { GOING_AWAY, type Peer, REFUSED, SocketSession } from './socket-session.ts'
 
 /** A client must say its token within this time, ms. */
-const SILENT_MS = 5_000
+const AUTHENTICATE_WITHIN = 5_000
 
-/** Of `maxSockets`, one in so many may be a socket that has said no token. */
-const SILENT_SHARE = 10
+/** Of `maxSockets`, one in so many may be unauthenticated. */
+const UNAUTHENTICATED_SHARE = 10
 
 /** How often clients are pinged, ms. One that was not heard of between two pings is gone. */
 const PING_MS = 15_000
@@ -37,7 +37,7 @@ interface Entry {
 /** The WebSockets of a gateway. */
 export class Sockets {
   readonly #deps: GatewayDeps
-  readonly #sessions = new Map<Session, Entry>()
+  readonly #sessions = new Map<SocketSession, Entry>()
   /** The callers of scopes that were admitted. */
   readonly #callers = new WeakMap<readonly Scope[], Caller>()
   readonly #shares: Shares
@@ -87,15 +87,15 @@ export class Sockets {
   open(peer: Peer, scopes: readonly Scope[] | undefined): SocketListener {
     const { clock } = this.#deps
     const places = { enter: this.#enter, relieve: this.#relieve, pools: this.pools }
-    const place = { deps: this.#deps, peer, dispatch, ...places }
+    const sessionDeps = { deps: this.#deps, peer, dispatch, ...places }
     const caller = scopes && (this.#callers.get(scopes) ?? { scopes, by: 'token' })
-    const session = new Session(place, caller)
+    const session = new SocketSession(sessionDeps, caller)
     const timers: Timer[] = []
     const endAfter = (ms: number, reason: string, may = () => true) =>
       timers.push(clock.after(ms, () => may() && session.close(REFUSED, reason), true))
-    if (session.isSilent) {
-      this.#makeRoomForSilent()
-      endAfter(SILENT_MS, 'token required', () => session.isSilent)
+    if (session.isUnauthenticated) {
+      this.#makeRoomForUnauthenticated()
+      endAfter(AUTHENTICATE_WITHIN, 'token required', () => session.isUnauthenticated)
     }
     if (caller?.until !== undefined) endAfter(Math.max(0, caller.until - Date.now()), 'session is over')
     const entry: Entry = { isAlive: true }
@@ -136,18 +136,20 @@ export class Sockets {
     this.#timer = this.#sessions.size > 0 ? this.#deps.clock.after(PING_MS, this.#pingAll, true) : undefined
   }
 
-  /** Ends the oldest socket that has said no token, if there are too many: nobody fills all places without one. */
-  #makeRoomForSilent(): void {
-    const silent = [...this.#sessions.keys()].filter(({ isSilent, signal }) => isSilent && !signal.aborted)
-    const most = Math.max(1, Math.floor(this.#deps.options.maxSockets / SILENT_SHARE))
-    if (silent.length >= most) silent[0]?.terminate()
+  /** Ends the oldest socket that has said no token, if there are too many: nobody uses up `maxSockets` without one. */
+  #makeRoomForUnauthenticated(): void {
+    const unauthenticated = [...this.#sessions.keys()].filter(
+      (session) => session.isUnauthenticated && !session.signal.aborted,
+    )
+    const most = Math.max(1, Math.floor(this.#deps.options.maxSockets / UNAUTHENTICATED_SHARE))
+    if (unauthenticated.length >= most) unauthenticated[0]?.terminate()
   }
 
   readonly #relieve = (): void => {
     const { limit } = this.pools.buffered
     while (this.pools.buffered.used > limit.all) {
       const open = [...this.#sessions.keys()].filter(({ buffered }) => buffered > 0)
-      const slowest = open.reduce<Session | undefined>(
+      const slowest = open.reduce<SocketSession | undefined>(
         (most, each) => (most && most.buffered >= each.buffered ? most : each),
         undefined,
       )

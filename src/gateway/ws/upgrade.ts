@@ -5,7 +5,7 @@ import { systemClock } from '../../kernel/time.ts'
 import type { Gateway } from '../gateway.ts'
 import { asksForWebSocket, UpgradingMessage } from '../http/upgrading-message.ts'
 import { Problem } from '../problem.ts'
-import { type Peer, UNSUPPORTED } from './session.ts'
+import { type Peer, UNSUPPORTED } from './socket-session.ts'
 import { socketsOf, type UpgradeRequest } from './sockets.ts'
 
 /** A listener for the event `upgrade` of a server of node:http. */

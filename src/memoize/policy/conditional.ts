@@ -1,5 +1,6 @@
+import { parseHttpDate } from '../../kernel/http-date.ts'
 import type { HeaderFields, HttpResponse } from '../engine/message.ts'
-import { combinedField, linesOf, listField, parseHttpDate } from './fields.ts'
+import { combinedField, linesOf, listField } from './fields.ts'
 
 /** Request fields that make a response depend on what the client has already. RFC 9110 §13.1, §14.2. */
 export const CONDITIONAL_FIELDS = [

@@ -4,7 +4,6 @@
  * - Lines, combined values and lists (RFC 9110 §5.3, §5.6.1), tokens (§5.6.2)
  * - End-to-end fields and Connection (RFC 9110 §7.6.1)
  * - Raw headers: flat lists of names and values
- * - Dates (RFC 9110 §5.6.7)
  * - Cache-Control (RFC 9111 §5.2) and delta-seconds (§1.2.2)
  */
 
@@ -164,38 +163,6 @@ export function fromRawHeaders(raw: readonly string[]): HeaderFields {
     else headers[name] = known === undefined ? value : [known, value]
   }
   return headers
-}
-
-const MONTHS = ['jan', 'feb', 'mar', 'apr', 'may', 'jun', 'jul', 'aug', 'sep', 'oct', 'nov', 'dec']
-
-const IMF_FIXDATE = /^[a-z]{3}, (?<day>\d\d) (?<month>[a-z]{3}) (?<year>\d{4}) (?<time>\d\d:\d\d:\d\d) gmt$/i
-
-const RFC850 = /^[a-z]{6,9}, (?<day>\d\d)-(?<month>[a-z]{3})-(?<year>\d\d) (?<time>\d\d:\d\d:\d\d) gmt$/i
-
-const ASCTIME = /^[a-z]{3} (?<month>[a-z]{3}) (?<day>[ \d]\d) (?<time>\d\d:\d\d:\d\d) (?<year>\d{4})$/i
-
-/**
- * An HTTP date in any of its three forms as ms since 1970; undefined when it is invalid. RFC 9110 §5.6.7. `Date.parse` is
- * not strict enough: it accepts `0`.
- */
-export function parseHttpDate(value: string | undefined, now: number = Date.now()): number | undefined {
-  const { day, month, year, time } =
-    (value === undefined ? undefined : (IMF_FIXDATE.exec(value) ?? RFC850.exec(value) ?? ASCTIME.exec(value)))
-      ?.groups ?? {}
-  if (!day || !month || !year || !time) return undefined
-  const index = MONTHS.indexOf(month.toLowerCase())
-  const [hours = 0, minutes = 0, seconds = 0] = time.split(':').map(Number)
-  if (index < 0 || Number(day) < 1 || Number(day) > 31 || hours > 23 || minutes > 59 || seconds > 60)
-    return undefined
-  return Date.UTC(fullYear(year, now), index, Number(day), hours, minutes, seconds)
-}
-
-/** A year of two digits that appears to be more than 50 years ahead is in the past. RFC 9110 §5.6.7. */
-function fullYear(year: string, now: number): number {
-  if (year.length === 4) return Number(year)
-  const current = new Date(now).getUTCFullYear()
-  const candidate = current - (current % 100) + Number(year)
-  return candidate > current + 50 ? candidate - 100 : candidate
 }
 
 /**

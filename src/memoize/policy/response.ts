@@ -9,16 +9,9 @@
  * - Reuse of a stored response (RFC 9111 §4)
  */
 
+import { parseHttpDate } from '../../kernel/http-date.ts'
 import type { HeaderFields } from '../engine/message.ts'
-import {
-  type CacheControl,
-  combinedField,
-  isToken,
-  linesOf,
-  listField,
-  parseDeltaSeconds,
-  parseHttpDate,
-} from './fields.ts'
+import { type CacheControl, combinedField, isToken, linesOf, listField, parseDeltaSeconds } from './fields.ts'
 import type { RequestDirectives } from './request.ts'
 
 /** Final statuses that this cache understands (see must-understand). RFC 9111 §3. */

@@ -1,4 +1,5 @@
 import { ExpiringMap, InMemoryHub, MemoryBudget } from '../../kernel/in-memory-store.ts'
+import { MAX_LOG_LINES } from '../../kernel/keys.ts'
 import { type Clock, wallMicros } from '../../kernel/time.ts'
 import type { JobRecord } from './model/job-record.ts'
 import { type ModelAttempt, QueueModel } from './model/queue-model.ts'
@@ -47,8 +48,6 @@ export interface BrokerClient {
   readonly watchers: Set<(event: string) => void>
 }
 
-/** Most lines of a job's log. */
-const LOG_LINES = 1000
 /** How long a log is kept after its last line, ms. */
 const LOG_TTL = 24 * 60 * 60_000
 
@@ -151,7 +150,7 @@ export class InMemoryBroker {
     if (!job?.isHeldBy(worker, fence)) return
     const fresh = added.slice(job.acceptLogLines(before, added.length))
     if (fresh.length === 0) return
-    const lines = [...this.readLog(id), ...fresh].slice(-LOG_LINES)
+    const lines = [...this.readLog(id), ...fresh].slice(-MAX_LOG_LINES)
     const bytes = lines.reduce((sum, { length }) => sum + length, 0)
     this.#logs.set(id, { lines, expiresAt: this.now + LOG_TTL }, bytes, false)
   }

@@ -13,6 +13,7 @@ import { JsonValidator, messageOf } from '../../kernel/codec/codec.ts'
 import { JsonText } from '../../kernel/codec/json-text.ts'
 import { callHook } from '../../kernel/hooks.ts'
 import { MAX_TRACE_LENGTH, newId } from '../../kernel/keys.ts'
+import { MAX_NAME } from '../../kernel/names.ts'
 import { shownValue } from '../../kernel/options.ts'
 import {
   checkSubmitOptions,
@@ -140,9 +141,6 @@ export function refusalError(
 export function closedError(): ClosedError {
   return new ClosedError('The queue is closed')
 }
-
-/** Longest name of a queue or a command, in UTF-16 code units. */
-const MAX_NAME = 256
 
 /** Throws TypeError unless `name` is a well-formed string of 1 to 256 UTF-16 code units. Redis would change a lone surrogate. */
 export function checkName(what: string, name: unknown): asserts name is string {

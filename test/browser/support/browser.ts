@@ -4,6 +4,7 @@ import { createRequire } from 'node:module'
 import type { AxeResults } from 'axe-core'
 import { type Browser, type BrowserContextOptions, chromium, type Page } from 'playwright-core'
 import { findChromium } from '../../support/chromium.ts'
+import { until } from '../../support/wait.ts'
 
 /** No service of its maker is asked for anything. */
 const ARGS = [
@@ -101,8 +102,12 @@ async function assertAccessible(page: Page, what: string): Promise<void> {
 
 /** No page is wider than the window. */
 export async function assertFits(page: Page, what: string): Promise<void> {
-  const [content = 0, window = 0] = await page.evaluate<number[]>(
-    '[document.documentElement.scrollWidth, document.documentElement.clientWidth]',
-  )
-  assert.ok(content <= window, `${what} is ${content} px wide in a window of ${window} px`)
+  const widths = () =>
+    page.evaluate<number[]>('[document.documentElement.scrollWidth, document.documentElement.clientWidth]')
+  // Charts follow the window when the browser has laid the page out.
+  const fits = async () => {
+    const [content = 0, window = 0] = await widths()
+    return content <= window
+  }
+  await until(fits, { what: `${what} to fit its window` })
 }

@@ -7,7 +7,7 @@ import { test } from 'node:test'
 import fc from 'fast-check'
 import { ClosedError, OverloadedError, TimeoutError } from '../../../src/errors.ts'
 import { Frame, type ServerSentEvent } from '../../../src/gateway/http/event-frame.ts'
-import type { EventSource, EventStream } from '../../../src/gateway/http/event-stream.ts'
+import type { EventProducer, EventStream } from '../../../src/gateway/http/event-stream.ts'
 import { EventStreams } from '../../../src/gateway/http/event-streams.ts'
 import { Lifecycle } from '../../../src/gateway/lifecycle.ts'
 import { systemClock } from '../../../src/kernel/time.ts'
@@ -20,7 +20,7 @@ interface Scene extends AsyncDisposable {
   lifecycle: Lifecycle
   clock: ManualClock
   /** Of the next request. */
-  source: EventSource
+  source: EventProducer
   lifetime: number | undefined
   /** The stream of the last request. */
   stream: EventStream | undefined

@@ -2,8 +2,8 @@
 
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
+import { CookieSessions, SESSION_SECONDS } from '../../../src/gateway/dashboard/cookie-sessions.ts'
 import { createGateway } from '../../../src/gateway/index.ts'
-import { SESSION_SECONDS, Sessions } from '../../../src/gateway/session.ts'
 import { EventClient, EventParser } from '../../support/event-client.ts'
 import { assertProblem, type GatewayServer, onBothWorlds, serve } from '../../support/gateway.ts'
 import { setup } from '../../support/setup.ts'
@@ -268,7 +268,7 @@ test('events - a stream ends with the session that opened it', async () => {
   const server = await serve(createGateway({ redis: null, tokens: [grant], heartbeat: 100 }))
   try {
     const begun = Date.now() - SESSION_SECONDS * 1000 + 3_000
-    const session = new Sessions([grant]).start(grant, begun)
+    const session = new CookieSessions([grant]).start(grant, begun)
     const cookie = `soloflight-session-${server.port}=${session}`
     const client = await listen(server, '/events', { cookie })
     assert.equal(client.status, 200)

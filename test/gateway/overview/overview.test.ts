@@ -43,7 +43,7 @@ onBothWorlds('overview - queues, by command, and why their first job waits', asy
     { waiting: 2, delayed: 1, active: 1, failed: 0, paused: false },
   )
   assert.deepEqual(totals, { submitted: 4, completed: 0, failed: 0 })
-  assert.equal(mail.why, 'The only place of its worker is taken.')
+  assert.equal(mail.why, 'The only slot of its worker is taken.')
   const common = { failed: 0, paused: false }
   assert.deepEqual(
     mail.commands.toSorted((one, other) => (one.command < other.command ? -1 : 1)),
@@ -277,6 +277,40 @@ test('overview - snapshots: one in a second while somebody watches, and none aft
   await settled()
   assert.equal(reads, 4)
   assert.equal(await snapshots.current(), '{"at":5}')
+})
+
+test('overview - snapshots: a watcher that comes while one is read is sent it once; one that leaves then ends it', async () => {
+  const clock = new ManualClock()
+  let finish = (_: Overview) => {}
+  let reads = 0
+  const read = () => {
+    reads++
+    return new Promise<Overview>((resolve) => {
+      finish = resolve
+    })
+  }
+  const snapshots = new Snapshots(read, clock)
+  const seen: string[] = []
+  const watch = (name: string) =>
+    snapshots.watch(({ bytes }) => seen.push(`${name} ${bytes.toString().trim()}`))
+  const stopFirst = watch('first')
+  const stopSecond = watch('second')
+  stopFirst()
+  finish({ at: 1 } as Overview)
+  await settled()
+  assert.deepEqual([seen, reads], [['second data: {"at":1}'], 1])
+  clock.advance(1_000)
+  stopSecond()
+  finish({ at: 2 } as Overview)
+  await settled()
+  clock.advance(10_000)
+  await settled()
+  assert.deepEqual([seen.length, reads], [1, 2], 'nobody watches')
+  const stopThird = watch('third')
+  finish({ at: 3 } as Overview)
+  await settled()
+  assert.deepEqual([seen.at(-1), reads], ['third data: {"at":3}', 3])
+  stopThird()
 })
 
 test('overview - services that the gateway was given are told of, wherever they are', async () => {

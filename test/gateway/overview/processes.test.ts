@@ -58,7 +58,7 @@ test('overview - a worker that is frozen does not answer, and nobody says that t
   await server.call('POST', '/q/q?command=work', { body: '{"name":"two"}' })
   const before = await overviewWhen(server, (next) => next.workers[0]?.busy === 1)
   assert.equal(before.complete, true)
-  assert.equal(queueOf(before, 'q').why, 'The only place of its worker is taken.')
+  assert.equal(queueOf(before, 'q').why, 'The only slot of its worker is taken.')
   const running = await answerWhen<{ why: string; runner?: { pid: number } }>(
     server,
     `/j/q/${id}`,

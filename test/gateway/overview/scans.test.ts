@@ -29,7 +29,7 @@ test('scans - four run at once, a hundred wait for their turn, and more are refu
   }
   const failed = (await settled).filter(({ status }) => status === 'rejected')
   assert.deepEqual([most, running, failed.length], [4, 0, 52])
-  // The places of all are free again.
+  // The slots of all are free again.
   const again = Array.from({ length: 4 }, () => scans.run(() => scan(false)))
   assert.equal(running, 4)
   for (const end of ends) end()

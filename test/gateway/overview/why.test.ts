@@ -22,7 +22,7 @@ const idle: CommandSituation = {
 }
 
 const COMMANDS: readonly [situation: Partial<CommandSituation>, why: string][] = [
-  [{}, 'It is about to start: a worker has a free place.'],
+  [{}, 'It is about to start: a worker has a free slot.'],
   [{ queuePaused: true, commandPaused: true, workers: 0 }, 'The queue is paused.'],
   [{ commandPaused: true, workers: 0 }, 'The command `x` is paused.'],
   [{ workers: 0, capacity: 0 }, 'No worker is connected for command `x`.'],
@@ -30,11 +30,11 @@ const COMMANDS: readonly [situation: Partial<CommandSituation>, why: string][] =
     { workers: 0, capacity: 0, complete: false },
     'No worker is known for command `x`: not every process has answered.',
   ],
-  [{ busy: 1 }, 'The only place of its worker is taken.'],
-  [{ capacity: 3, busy: 3 }, 'All 3 places of its worker are taken.'],
-  [{ workers: 2, capacity: 4, busy: 4 }, 'All 4 places of its 2 workers are taken.'],
-  [{ workers: 2, capacity: 4, busy: 5 }, 'All 4 places of its 2 workers are taken.'],
-  [{ workers: 2, capacity: 4, busy: 3 }, 'It is about to start: a worker has a free place.'],
+  [{ busy: 1 }, 'The only slot of its worker is taken.'],
+  [{ capacity: 3, busy: 3 }, 'All 3 slots of its worker are taken.'],
+  [{ workers: 2, capacity: 4, busy: 4 }, 'All 4 slots of its 2 workers are taken.'],
+  [{ workers: 2, capacity: 4, busy: 5 }, 'All 4 slots of its 2 workers are taken.'],
+  [{ workers: 2, capacity: 4, busy: 3 }, 'It is about to start: a worker has a free slot.'],
   // A name is hostile: it may be long, and may hold credentials.
   [
     { command: `https://user:pass@host/${'x'.repeat(300)}`, commandPaused: true },
@@ -63,7 +63,7 @@ const delayed = { state: 'delayed', until: NOON + 3_000, now: NOON, retries: 0 }
 const running = { state: 'active', complete: true } as const
 
 const JOBS: readonly [situation: JobSituation, why: string][] = [
-  [{ state: 'waiting', command: { ...idle, busy: 1 } }, 'The only place of its worker is taken.'],
+  [{ state: 'waiting', command: { ...idle, busy: 1 } }, 'The only slot of its worker is taken.'],
   [delayed, 'Delayed until 12:00:03 UTC.'],
   [{ ...delayed, retries: 1 }, 'Delayed until 12:00:03 UTC, after an attempt has failed.'],
   [{ ...delayed, retries: 3 }, 'Delayed until 12:00:03 UTC, after 3 attempts have failed.'],

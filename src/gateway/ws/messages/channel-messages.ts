@@ -1,23 +1,16 @@
 import { z } from 'zod'
 import type { Channel } from '../../../bus/index.ts'
 import { JsonText } from '../../../kernel/codec/json-text.ts'
-import { begin, readable, valid } from '../handles.ts'
-import { duration, json, type MessageType, message, name } from '../message.ts'
-import type { Session } from '../session.ts'
+import { begin, HANDLE, LEASE, PREFETCH, prefetchOf, readable, valid } from '../handles.ts'
+import { json, type MessageType, message, name } from '../message.ts'
+import type { SocketSession } from '../socket-session.ts'
 import type { MessageId, Subscription } from '../subscriptions.ts'
-
-const MAX_TERM = 365 * 24 * 60 * 60_000
-
-/** Messages that are fetched at once by default, without acknowledgement: those of a channel. */
-const DEFAULT_PREFETCH = 50
-
-const TERM = duration(100, MAX_TERM)
 
 /** A channel of the bus in which a client has a role: the gateway holds its lease while the socket is there. */
 class ChannelHandle implements Subscription {
   readonly channel: Channel
 
-  constructor(session: Session, id: MessageId, channel: Channel) {
+  constructor(session: SocketSession, id: MessageId, channel: Channel) {
     this.channel = channel
     channel.on('message', (value, messageId, { redelivered }) => {
       void session.push(id, {
@@ -34,9 +27,7 @@ class ChannelHandle implements Subscription {
   }
 }
 
-const HANDLE = { sub: z.union([z.string(), z.number()]) }
-
-function channelOf(session: Session, { sub }: { sub: MessageId }): Channel {
+function channelOf(session: SocketSession, { sub }: { sub: MessageId }): Channel {
   return session.subscription(sub, ChannelHandle).channel
 }
 
@@ -50,11 +41,11 @@ export const CHANNEL_MESSAGES: readonly MessageType[] = [
       channel: name,
       local: name,
       remote: name,
-      ttl: TERM.optional(),
+      ttl: LEASE.optional(),
       maxsize: z.int().min(0).optional(),
       reliable: z.boolean().optional(),
-      prefetch: z.int().min(1).max(1_000).optional(),
-      lease: TERM.optional(),
+      prefetch: PREFETCH.optional(),
+      lease: LEASE.optional(),
     },
     handle: async (
       session,
@@ -63,7 +54,7 @@ export const CHANNEL_MESSAGES: readonly MessageType[] = [
       const open = () => session.deps.messaging.bus.channel(channelName, local, remote)
       const channel = await valid(open)
       const throttle = session.whenDrained
-      const atOnce = prefetch ?? (options.reliable ? 1 : DEFAULT_PREFETCH)
+      const atOnce = prefetchOf(prefetch, options.reliable)
       const handle = new ChannelHandle(session, id, channel)
       await begin(session, id, handle, () => channel.connect({ ...options, prefetch: atOnce, throttle }))
       return undefined

@@ -3,13 +3,13 @@ import { CHANNEL_MESSAGES } from './channel-messages.ts'
 import { EVENT_MESSAGES } from './event-messages.ts'
 import { OBJECT_MESSAGES } from './object-messages.ts'
 import { QUEUE_MESSAGES } from './queue-messages.ts'
-import { SESSION_MESSAGES } from './session-messages.ts'
+import { SOCKET_MESSAGES } from './socket-messages.ts'
 import { TOPIC_MESSAGES } from './topic-messages.ts'
 import { WORK_MESSAGES } from './work-messages.ts'
 
 /** All messages that a client may send on a WebSocket. */
 export const MESSAGE_TYPES: readonly MessageType[] = [
-  ...SESSION_MESSAGES,
+  ...SOCKET_MESSAGES,
   ...WORK_MESSAGES,
   ...EVENT_MESSAGES,
   ...TOPIC_MESSAGES,

@@ -1,18 +1,16 @@
 import { z } from 'zod'
 import type { Persisted } from '../../../bus/index.ts'
+import { MAX_PROPERTIES, MIN_OBJECT_TTL } from '../../../bus/internal.ts'
 import { JsonText } from '../../../kernel/codec/json-text.ts'
 import { textOf } from '../../http/json.ts'
 import { Problem } from '../../problem.ts'
-import { valid, valueTexts } from '../handles.ts'
+import { HANDLE, valid, valueTexts } from '../handles.ts'
 import { duration, json, type MessageType, message, name } from '../message.ts'
-import type { Session } from '../session.ts'
+import type { SocketSession } from '../socket-session.ts'
 import type { MessageId, Subscription } from '../subscriptions.ts'
 
 /** Longest ttl of an object, ms: one year. */
 const MAX_TTL = 365 * 24 * 60 * 60_000
-
-/** Properties of one object, at most. */
-const MAX_PROPERTIES = 1_000
 
 /** What a property keeps beside its name and its value, bytes. */
 const KEPT_BY_PROPERTY = 64
@@ -42,9 +40,7 @@ class ObjectHandle implements Subscription {
   }
 }
 
-const HANDLE = { sub: z.union([z.string(), z.number()]) }
-
-function handleOf(session: Session, { sub }: { sub: MessageId }): ObjectHandle {
+function handleOf(session: SocketSession, { sub }: { sub: MessageId }): ObjectHandle {
   return session.subscription(sub, ObjectHandle)
 }
 
@@ -108,7 +104,7 @@ export const OBJECT_MESSAGES: readonly MessageType[] = [
     scope: 'submit',
     summary:
       'Keeps an object for so long, again and again, while the socket is there; without `ttl`, no more.',
-    members: { ...HANDLE, ttl: duration(1_000, MAX_TTL).optional() },
+    members: { ...HANDLE, ttl: duration(MIN_OBJECT_TTL, MAX_TTL).optional() },
     handle: async (session, { values }) => {
       const { object } = handleOf(session, values)
       const { ttl } = values

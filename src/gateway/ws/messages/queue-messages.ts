@@ -1,25 +1,20 @@
 import { z } from 'zod'
 import type { Queue } from '../../../bus/index.ts'
+import { MAX_LEASE } from '../../../bus/internal.ts'
 import { JsonText } from '../../../kernel/codec/json-text.ts'
 import { objectText } from '../../http/json.ts'
-import { begin, readable, valid, valueTexts } from '../handles.ts'
+import { begin, HANDLE, LEASE, PREFETCH, prefetchOf, readable, valid, valueTexts } from '../handles.ts'
 import { duration, json, type MessageType, message, name } from '../message.ts'
-import type { Session } from '../session.ts'
+import type { SocketSession } from '../socket-session.ts'
 import type { MessageId, Subscription } from '../subscriptions.ts'
 
-const MAX_TERM = 365 * 24 * 60 * 60_000
-
-/** Messages that are fetched at once by default, without acknowledgement: those of a queue. */
-const DEFAULT_PREFETCH = 50
-
 const INDEX = z.int().min(0)
-const TERM = duration(100, MAX_TERM)
 
 /** A queue of the bus to which a client is attached: the gateway holds its leases while the socket is there. */
 class QueueHandle implements Subscription {
   readonly queue: Queue
 
-  constructor(session: Session, id: MessageId, queue: Queue) {
+  constructor(session: SocketSession, id: MessageId, queue: Queue) {
     this.queue = queue
     queue.on('message', (value, messageId, { redelivered, key, fence }) => {
       void session.push(id, {
@@ -41,9 +36,7 @@ class QueueHandle implements Subscription {
   }
 }
 
-const HANDLE = { sub: z.union([z.string(), z.number()]) }
-
-function queueOf(session: Session, { sub }: { sub: MessageId }): Queue {
+function queueOf(session: SocketSession, { sub }: { sub: MessageId }): Queue {
   return session.subscription(sub, QueueHandle).queue
 }
 
@@ -53,7 +46,7 @@ export const QUEUE_MESSAGES: readonly MessageType[] = [
     type: 'attach',
     scope: ['submit', 'work'],
     summary: 'Attaches to a queue, and makes it if it is not there. Answers whether it was.',
-    members: { queue: name, ttl: TERM.optional(), maxsize: INDEX.optional() },
+    members: { queue: name, ttl: LEASE.optional(), maxsize: INDEX.optional() },
     handle: async (session, { id, values: { queue: queueName, ...options } }) => {
       const queue = session.deps.messaging.bus.queue(queueName)
       const handle = new QueueHandle(session, id, queue)
@@ -64,7 +57,12 @@ export const QUEUE_MESSAGES: readonly MessageType[] = [
     type: 'push',
     scope: 'submit',
     summary: 'Pushes a message. Answers its id.',
-    members: { ...HANDLE, message: json, key: z.string().optional(), wait: duration(0, MAX_TERM).optional() },
+    members: {
+      ...HANDLE,
+      message: json,
+      key: z.string().optional(),
+      wait: duration(0, MAX_LEASE).optional(),
+    },
     handle: async (session, { values, texts }) => {
       const { key, wait } = values
       const { messaging, options } = session.deps
@@ -85,13 +83,13 @@ export const QUEUE_MESSAGES: readonly MessageType[] = [
       reliable: z.boolean().optional(),
       last: INDEX.optional(),
       exclusive: z.boolean().optional(),
-      lease: TERM.optional(),
-      prefetch: z.int().min(1).max(1_000).optional(),
+      lease: LEASE.optional(),
+      prefetch: PREFETCH.optional(),
     },
     handle: async (session, { values: { sub, prefetch, ...options } }) => {
       const queue = queueOf(session, { sub })
       const throttle = session.whenDrained
-      const atOnce = prefetch ?? (options.reliable ? 1 : DEFAULT_PREFETCH)
+      const atOnce = prefetchOf(prefetch, options.reliable)
       await valid(() => queue.consume({ ...options, prefetch: atOnce, throttle }))
       return undefined
     },

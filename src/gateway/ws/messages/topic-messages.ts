@@ -1,5 +1,6 @@
 import { z } from 'zod'
 import type { Pubsub } from '../../../bus/index.ts'
+import { MAX_KEEP } from '../../../bus/internal.ts'
 import { JsonText } from '../../../kernel/codec/json-text.ts'
 import { checkScope } from '../../access.ts'
 import { callService, MAX_ARGUMENTS, MAX_TRIES } from '../../messaging/service-call.ts'
@@ -10,8 +11,8 @@ import type { Subscription } from '../subscriptions.ts'
 const DAY = 24 * 60 * 60_000
 
 /** Of a topic: what is kept. */
-const TERMS = {
-  keep: z.int().min(0).max(10_000).optional(),
+const TOPIC_OPTIONS = {
+  keep: z.int().min(0).max(MAX_KEEP).optional(),
   retain: z.boolean().optional(),
   ttl: duration(1, 366 * DAY).optional(),
 }
@@ -48,10 +49,10 @@ export const TOPIC_MESSAGES: readonly MessageType[] = [
     type: 'publish',
     scope: 'submit',
     summary: 'Publishes a message to the subscribers of a topic.',
-    members: { topic: name, message: json, ...TERMS },
-    async handle({ deps }, { values: { topic, message: _, ...terms }, texts }) {
+    members: { topic: name, message: json, ...TOPIC_OPTIONS },
+    async handle({ deps }, { values: { topic, message: _, ...options }, texts }) {
       const published = JsonText.parse(texts.get('message') ?? 'null')
-      await valid(() => deps.messaging.publish(topic, published, terms))
+      await valid(() => deps.messaging.publish(topic, published, options))
       return undefined
     },
   }),
@@ -62,13 +63,14 @@ export const TOPIC_MESSAGES: readonly MessageType[] = [
       'Subscribes to a topic: `message` with its `life` and `number`, or `gap`. Goes on behind `from`. To have messages kept needs the scope submit too.',
     members: {
       topic: name,
-      ...TERMS,
+      ...TOPIC_OPTIONS,
       from: z.strictObject({ life: z.string().min(1).max(64), number: z.int().min(0) }).optional(),
     },
-    handle: (session, { id, values: { topic, from, ...terms } }) =>
+    handle: (session, { id, values: { topic, from, ...options } }) =>
       valid(async () => {
-        if (Object.values(terms).some((term) => term !== undefined)) checkScope(session.scopes, 'submit')
-        const pubsub = session.deps.messaging.bus.pubsub(topic, terms)
+        if (Object.values(options).some((option) => option !== undefined))
+          checkScope(session.scopes, 'submit')
+        const pubsub = session.deps.messaging.bus.pubsub(topic, options)
         const push = (members: Record<string, string>) => {
           const { life, number } = pubsub.position ?? {}
           void session.push(id, { ...members, life: JSON.stringify(life), number: JSON.stringify(number) })

@@ -1,14 +1,14 @@
 import { z } from 'zod'
 import { JsonText } from '../../../kernel/codec/json-text.ts'
+import { MAX_LOG_LINES } from '../../../kernel/keys.ts'
 import type { RedisQueue, TakenJob } from '../../../queue/index.ts'
 import { WorkingClient } from '../../clients/working-client.ts'
-import { inSeconds } from '../../duration.ts'
 import { checkProgress } from '../../http/json.ts'
-import { jobOf, type LeasedJob, leaseLost, MAX_LEASE, MIN_LEASE } from '../../http/lease.ts'
+import { jobOf, type LeasedJob, leaseLost, MAX_LEASE, MIN_LEASE, renewalText } from '../../http/lease.ts'
 import { errorOf } from '../../http/reason.ts'
+import { JobSubscription, release, takenJobText } from '../job-subscription.ts'
 import { duration, json, type MessageType, message, name } from '../message.ts'
-import type { Session } from '../session.ts'
-import { jobText, PushingWorker, release } from '../worker.ts'
+import type { SocketSession } from '../socket-session.ts'
 
 /** Lease of a job if its taker names none, ms: that of a queue. */
 const DEFAULT_LEASE = 30_000
@@ -16,16 +16,13 @@ const DEFAULT_LEASE = 30_000
 /** Jobs that one subscription is given at once, at most. */
 const MAX_CONCURRENCY = 100
 
-/** Most lines of one message: as many as a log keeps. */
-const MAX_LINES = 1_000
-
 const TAKING = {
   queue: name,
   command: name.default('job'),
   lease: duration(MIN_LEASE, MAX_LEASE).default(DEFAULT_LEASE),
 }
 const LEASED = { queue: name, lease: z.string().max(8_192) }
-const log = z.union([z.string(), z.array(z.string()).max(MAX_LINES)])
+const log = z.union([z.string(), z.array(z.string()).max(MAX_LOG_LINES)])
 
 /** A worker: takes jobs, renews their leases and finishes them. The leases are those of the routes. */
 export const WORK_MESSAGES: readonly MessageType[] = [
@@ -43,7 +40,7 @@ export const WORK_MESSAGES: readonly MessageType[] = [
       if (!job) return undefined
       new WorkingClient(session.deps, queueName, undefined).taken([job], lease)
       return {
-        text: jobText(job, lease),
+        text: takenJobText(job, lease),
         settled: (isSent) => isSent || release(session.deps, queueName, job),
       }
     },
@@ -52,10 +49,10 @@ export const WORK_MESSAGES: readonly MessageType[] = [
     type: 'work',
     scope: 'work',
     summary:
-      'Subscribes to jobs: each is sent when one of `concurrency` places is free, until it is finished, failed or given back.',
+      'Subscribes to jobs: each is sent when one of `concurrency` slots is free, until it is finished, failed or given back.',
     members: { ...TAKING, concurrency: z.int().min(1).max(MAX_CONCURRENCY).default(1) },
     handle(session, { id, values }) {
-      const worker = new PushingWorker(session, id, values)
+      const worker = new JobSubscription(session, id, values)
       session.subscribe(id, worker)
       return { text: 'null', settled: () => worker.start() }
     },
@@ -99,14 +96,10 @@ export const WORK_MESSAGES: readonly MessageType[] = [
     handle: (session, { values }) =>
       leased(session, values, async ({ job, lease }) => {
         const ms = values.for ?? lease
-        const renewal = await job.renew(ms)
         const client = new WorkingClient(session.deps, values.queue, undefined)
-        if (renewal === 'held') client.renewed(job, ms)
-        else client.ended(job, { failed: false })
-        if (renewal !== 'held') freePlace(session, job)
-        if (renewal === 'lost') throw leaseLost(job.id)
-        const cancelled = renewal === 'cancelled'
-        return JSON.stringify({ left: cancelled ? 0 : inSeconds(ms), cancelled })
+        const renewal = await client.renew(job, ms)
+        if (renewal !== 'held') freeSlot(session, job)
+        return renewalText(job, ms, renewal)
       }),
   }),
   message({
@@ -136,7 +129,7 @@ export const WORK_MESSAGES: readonly MessageType[] = [
 ]
 
 function leased<T>(
-  { deps }: Session,
+  { deps }: SocketSession,
   { queue: name, lease }: { queue: string; lease: string },
   run: (leased: LeasedJob) => Promise<T>,
 ): Promise<T> {
@@ -145,19 +138,19 @@ function leased<T>(
 
 /** Ends an attempt. @throws Problem 409 if the job is not held any more. */
 function end(
-  session: Session,
+  session: SocketSession,
   values: { queue: string; lease: string },
   run: (job: TakenJob) => Promise<boolean>,
 ): Promise<undefined> {
   return leased(session, values, async ({ job }) => {
     const isHeld = await run(job)
     new WorkingClient(session.deps, values.queue, undefined).ended(job, { failed: false })
-    freePlace(session, job)
+    freeSlot(session, job)
     if (!isHeld) throw leaseLost(job.id)
     return undefined
   })
 }
 
-function freePlace(session: Session, { token }: TakenJob): void {
-  for (const worker of session.subscriptions(PushingWorker)) worker.free(token)
+function freeSlot(session: SocketSession, { token }: TakenJob): void {
+  for (const worker of session.subscriptions(JobSubscription)) worker.free(token)
 }

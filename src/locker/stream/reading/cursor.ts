@@ -1,6 +1,11 @@
+import { remoteError } from '../../../kernel/codec/failure.ts'
+import type { WaitNode } from '../../../kernel/work-scheduler.ts'
 import type { ReadReply } from '../log/log-store.ts'
 import type { LogReader, LogView } from '../log/log-view.ts'
 import type { Interruption } from '../stream-record.ts'
+
+/** What a reader returns behind the last chunk. */
+export const END: IteratorReturnResult<undefined> = { done: true, value: undefined }
 
 /** Why a cursor cannot go on. Its owner closes it. */
 export type CursorFailure =
@@ -41,10 +46,28 @@ export class Cursor implements LogReader {
     return this.#position
   }
 
+  /** The wait-for edge of its reader, while that waits for a producer in this process. */
+  get waitNode(): WaitNode | undefined {
+    return this.view.waitNodeFor(this.#position)
+  }
+
+  /** Whether the end of the stream is known. */
+  get isComplete(): boolean {
+    return this.view.state.kind === 'finished'
+  }
+
   /** Whether the stream is complete and all its chunks were taken. */
   get atEnd(): boolean {
     const { state } = this.view
     return state.kind === 'finished' && this.#buffered.length === 0 && this.#position >= state.end.count
+  }
+
+  /** The result behind the last chunk of the stream of `key`. @throws RemoteError if the stream has failed. */
+  end(key: string): IteratorReturnResult<undefined> {
+    const { state } = this.view
+    if (state.kind === 'finished' && state.end.failure)
+      throw remoteError(state.end.failure, key, state.original)
+    return END
   }
 
   /** Whether it is known if there is a next chunk: otherwise it must be read. */

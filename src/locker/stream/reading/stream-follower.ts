@@ -6,17 +6,16 @@ import {
   TimeoutError,
 } from '../../../errors.ts'
 import { decodeWith } from '../../../kernel/codec/codec.ts'
-import { remoteError } from '../../../kernel/codec/failure.ts'
 import { assertTransition, type Transitions } from '../../../kernel/collections.ts'
 import { shown } from '../../../kernel/options.ts'
 import type { Timer } from '../../../kernel/time.ts'
 import { onAbort } from '../../../kernel/waiter.ts'
 import type { WaitNode } from '../../../kernel/work-scheduler.ts'
 import { errorFor } from '../../flight/waiter-set.ts'
-import type { LogView, LogViews } from '../log/log-view.ts'
+import type { LogViews } from '../log/log-view.ts'
 import type { FollowedChunk, ResolvedFollowOptions, StreamHost } from '../options.ts'
 import { isShared, type StreamRecord } from '../stream-record.ts'
-import { Cursor, type CursorFailure } from './cursor.ts'
+import { Cursor, type CursorFailure, END } from './cursor.ts'
 import type { Reader } from './reader.ts'
 import { StreamWatch, type Watched } from './stream-watch.ts'
 
@@ -50,8 +49,6 @@ const TRANSITIONS: Transitions<State['kind']> = {
   failing: ['done'],
   done: [],
 }
-
-const END: IteratorReturnResult<undefined> = { done: true, value: undefined }
 
 /** What followers use of the streams of their locker. */
 export interface FollowerDeps {
@@ -126,7 +123,7 @@ export class StreamFollower implements Reader {
     const { cursor, fence } = state
     const chunk = cursor.take()
     if (chunk) return this.#deliver(chunk, fence)
-    if (cursor.atEnd) return this.#end(cursor.view)
+    if (cursor.atEnd) return this.#end(cursor)
     cursor.readAhead()
     return undefined
   }
@@ -146,17 +143,13 @@ export class StreamFollower implements Reader {
     }
   }
 
-  #end({ state }: LogView): IteratorReturnResult<undefined> {
+  #end(cursor: Cursor): IteratorReturnResult<undefined> {
     this.finish()
-    if (state.kind === 'finished' && state.end.failure)
-      throw remoteError(state.end.failure, this.#key, state.original)
-    return END
+    return cursor.end(this.#key)
   }
 
   get waitNode(): WaitNode | undefined {
-    if (this.#state.kind !== 'reading') return undefined
-    const { view, position } = this.#state.cursor
-    return view.waitNodeFor(position)
+    return this.#state.kind === 'reading' ? this.#state.cursor.waitNode : undefined
   }
 
   /** Nothing of a production was received yet: that of another producer will do. */
@@ -237,7 +230,7 @@ export class StreamFollower implements Reader {
   }
 
   #isComplete(): boolean {
-    return this.#state.kind === 'reading' && this.#state.cursor.view.state.kind === 'finished'
+    return this.#state.kind === 'reading' && this.#state.cursor.isComplete
   }
 
   #interrupted(why: string, cause?: unknown): StreamInterruptedError {

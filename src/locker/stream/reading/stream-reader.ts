@@ -6,7 +6,6 @@ import {
   UnavailableError,
 } from '../../../errors.ts'
 import { decodeWith } from '../../../kernel/codec/codec.ts'
-import { remoteError } from '../../../kernel/codec/failure.ts'
 import { assertTransition, type Transitions } from '../../../kernel/collections.ts'
 import { onAbort } from '../../../kernel/waiter.ts'
 import type { WaitNode } from '../../../kernel/work-scheduler.ts'
@@ -16,7 +15,7 @@ import type { LogView, LogViews } from '../log/log-view.ts'
 import type { StreamCall, StreamHost } from '../options.ts'
 import type { Producer } from '../producing/producer.ts'
 import { isShared, type StreamGrant, type StreamRecord } from '../stream-record.ts'
-import { Cursor, type CursorFailure } from './cursor.ts'
+import { Cursor, type CursorFailure, END } from './cursor.ts'
 import type { Reader } from './reader.ts'
 import { type Located, StreamLocator } from './stream-locator.ts'
 
@@ -54,7 +53,6 @@ const TRANSITIONS: Transitions<State['kind']> = {
 const IDLE: State = { kind: 'idle' }
 const LOCATING: State = { kind: 'locating' }
 const DONE: State = { kind: 'done' }
-const END: IteratorReturnResult<undefined> = { done: true, value: undefined }
 
 /** A reader locates the stream once more so often when a complete log is missing, or its chunks cannot be decoded. */
 const MAX_RETRIES = 3
@@ -125,7 +123,7 @@ export class StreamReader implements Reader {
     if (state.kind !== 'reading') return undefined
     const chunk = state.cursor.take()
     if (chunk) return this.#deliver(chunk)
-    if (state.cursor.atEnd) return this.#end(state.cursor.view)
+    if (state.cursor.atEnd) return this.#end(state.cursor)
     state.cursor.readAhead()
     return undefined
   }
@@ -142,18 +140,14 @@ export class StreamReader implements Reader {
     }
   }
 
-  #end({ state }: LogView): IteratorResult<unknown, undefined> {
+  #end(cursor: Cursor): IteratorResult<unknown, undefined> {
     this.finish()
-    if (state.kind === 'finished' && state.end.failure)
-      throw remoteError(state.end.failure, this.#call.key, state.original)
-    return END
+    return cursor.end(this.#call.key)
   }
 
   /** The wait-for edge of this reader, while it waits for a producer in this process. */
   get waitNode(): WaitNode | undefined {
-    if (this.#state.kind !== 'reading') return undefined
-    const { view, position } = this.#state.cursor
-    return view.waitNodeFor(position)
+    return this.#state.kind === 'reading' ? this.#state.cursor.waitNode : undefined
   }
 
   /**
@@ -235,7 +229,7 @@ export class StreamReader implements Reader {
   }
 
   #isComplete(): boolean {
-    return this.#state.kind === 'reading' && this.#state.cursor.view.state.kind === 'finished'
+    return this.#state.kind === 'reading' && this.#state.cursor.isComplete
   }
 
   #interrupted(why: string, cause?: unknown): StreamInterruptedError {

@@ -1,4 +1,4 @@
-import { MAX_PARKED, MESSAGE_LIMIT } from '../../../kernel/keys.ts'
+import { MAX_LOG_LINES, MAX_PARKED, MESSAGE_LIMIT } from '../../../kernel/keys.ts'
 import type { Connection } from '../../../kernel/redis/connection.ts'
 import { refusedError } from '../../../kernel/redis/diagnosis.ts'
 import type { Hint, Listener } from '../../../kernel/redis/subscription.ts'
@@ -49,8 +49,6 @@ export interface RedisQueueStoreOptions {
   drainStep?: number
 }
 
-/** Most lines of a job's log. */
-const LOG_LINES = 1000
 /** How long a log is kept after its last line, ms. */
 const LOG_TTL = 24 * 60 * 60_000
 
@@ -251,7 +249,7 @@ export class RedisQueueStore extends RedisQueueManagement implements QueueStore 
     const keys = [this.calls.keys.job(id), this.calls.keys.log(id)]
     const args = [
       this.calls.address(worker),
-      ...[fence, LOG_LINES, LOG_TTL, before ?? ''].map(String),
+      ...[fence, MAX_LOG_LINES, LOG_TTL, before ?? ''].map(String),
       ...lines,
     ]
     await this.calls.call(this.calls.scripts.appendLog, [], keys, args, within)

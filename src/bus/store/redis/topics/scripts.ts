@@ -1,6 +1,6 @@
 import { FORMAT, ID_LENGTH } from '../../../../kernel/keys.ts'
 import { Script, SERVER_CLOCK } from '../../../../kernel/redis/call.ts'
-import { PUBLISHER_TTL, TOPIC_TTL } from '../../topic-record.ts'
+import { MIN_PRUNED, PUBLISHER_TTL, TOPIC_TTL } from '../../topic-record.ts'
 import { RECORDS, renewEach } from '../records.ts'
 
 /**
@@ -18,9 +18,6 @@ import { RECORDS, renewEach } from '../records.ts'
  * Publishers are fields and not keys of their own: so they cost no further command. K is replaced, and never removed: while a
  * slot of a cluster is being migrated, a key that a script has emptied cannot be used again.
  */
-
-/** Fields of a record that are not looked at to remove publishers. */
-const MIN_PRUNED = 100
 
 /** Most values of one RPUSH: the stack of Lua is small. */
 const MAX_VALUES = 1000
@@ -63,6 +60,8 @@ local function open(key, newLife, given, publisher)
     if isChanged then terms = larger(terms or '', given) end
   end
   isKept = keptUntil > now
+  -- Messages that were seen to have ended do not come back when the server's clock goes back.
+  if not isKept and keptUntil > 0 then keptUntil, isChanged = 0, true end
   e = math.max(e, now + ${TOPIC_TTL})
 end
 

@@ -5,10 +5,10 @@ import { WorkingClient } from '../clients/working-client.ts'
 import type { GatewayDeps } from '../deps.ts'
 import { objectText } from '../http/json.ts'
 import { leaseHeader } from '../http/lease.ts'
-import { problemText, type Session } from './session.ts'
+import { problemText, type SocketSession } from './socket-session.ts'
 import type { MessageId, Subscription } from './subscriptions.ts'
 
-export interface WorkerTerms {
+export interface JobSubscriptionOptions {
   readonly queue: string
   readonly command: string
   /** ms */
@@ -22,29 +22,29 @@ const MIN_RETRY = 100
 const MAX_RETRY = 5_000
 
 /**
- * Sends jobs to a client as its places become free. A place is taken when a job was sent, and free when the client has finished
+ * Sends jobs to a client as its slots become free. A slot is taken when a job was sent, and free when the client has finished
  * it, failed it or given it back, or has learned by a renewal that it is not its own any more. Nothing is renewed here.
  */
-export class PushingWorker implements Subscription {
-  readonly #session: Session
+export class JobSubscription implements Subscription {
+  readonly #session: SocketSession
   readonly #id: MessageId
-  readonly #terms: WorkerTerms
+  readonly #options: JobSubscriptionOptions
   readonly #ended = new AbortController()
   /** The jobs that the client has, by their tokens. */
   readonly #held = new Map<string, DeferredPromise<void>>()
 
-  constructor(session: Session, id: MessageId, terms: WorkerTerms) {
+  constructor(session: SocketSession, id: MessageId, options: JobSubscriptionOptions) {
     this.#session = session
     this.#id = id
-    this.#terms = terms
+    this.#options = options
   }
 
   /** Takes jobs until it ends. */
   start(): void {
     if (this.#ended.signal.aborted) return
-    const { queue, concurrency } = this.#terms
+    const { queue, concurrency } = this.#options
     const run = this.#session.deps.queues.wait(queue, (open) =>
-      Promise.all(Array.from({ length: concurrency }, () => this.#fillPlace(open))),
+      Promise.all(Array.from({ length: concurrency }, () => this.#fillSlot(open))),
     )
     run.catch((error) => this.#onFailed(error))
   }
@@ -56,8 +56,8 @@ export class PushingWorker implements Subscription {
     void this.#session.unsubscribe(this.#id)
   }
 
-  async #fillPlace(queue: RedisQueue): Promise<void> {
-    const { command, lease } = this.#terms
+  async #fillSlot(queue: RedisQueue): Promise<void> {
+    const { command, lease } = this.#options
     const { signal } = this.#ended
     for (let pause = MIN_RETRY; !signal.aborted; ) {
       try {
@@ -73,13 +73,13 @@ export class PushingWorker implements Subscription {
     }
   }
 
-  /** Sends a job, and resolves when its place is free. A job that could not be sent goes back. */
+  /** Sends a job, and resolves when its slot is free. A job that could not be sent goes back. */
   async #hand(job: TakenJob): Promise<void> {
-    const { lease, queue } = this.#terms
+    const { lease, queue } = this.#options
     const freed = pDefer<void>()
     this.#held.set(job.token, freed)
     new WorkingClient(this.#session.deps, queue, undefined).taken([job], lease)
-    const isSent = await this.#session.push(this.#id, { job: jobText(job, lease) })
+    const isSent = await this.#session.push(this.#id, { job: takenJobText(job, lease) })
     if (!isSent) {
       this.#held.delete(job.token)
       return release(this.#session.deps, queue, job)
@@ -105,7 +105,7 @@ export class PushingWorker implements Subscription {
 }
 
 /** A job, as it is sent to a client. */
-export function jobText({ id, attempt, token, payloadText }: TakenJob, lease: number): string {
+export function takenJobText({ id, attempt, token, payloadText }: TakenJob, lease: number): string {
   return objectText({
     id: JSON.stringify(id),
     attempt: String(attempt),

@@ -1,6 +1,7 @@
 import { CodecError } from '../../errors.ts'
+import { isName, MAX_NAME } from '../../kernel/names.ts'
 
-// What is told to a gateway.
+// How values are written in messages to a gateway.
 
 /** A duration in ms, as a gateway reads it; undefined as it is. */
 export function ms(duration: number | undefined): string | undefined {
@@ -21,8 +22,10 @@ export function jsonOf(value: unknown): unknown {
 
 /** @throws TypeError unless it is well-formed text of 1 to 256 characters without control characters. */
 export function checkRemoteName(name: string, value: unknown): asserts value is string {
-  if (typeof value === 'string' && /^\P{Cc}{1,256}$/u.test(value)) return
-  throw new TypeError(`Expected \`${name}\` to be text of 1 to 256 characters without control characters`)
+  if (isName(value)) return
+  throw new TypeError(
+    `Expected \`${name}\` to be text of 1 to ${MAX_NAME} characters without control characters`,
+  )
 }
 
 /** Pause before something is restored again, ms: the store did not answer the gateway. */

@@ -4,11 +4,11 @@ import type { QueueLoad } from '../../queue/internal.ts'
 import type { Services } from '../../services/index.ts'
 import type { Queues } from '../queues.ts'
 import type { Answers } from './census-items.ts'
-import { addStored, type KeyFacts, keyFacts } from './key-views.ts'
+import { addStored, type KeyState, keyStates } from './key-views.ts'
 import type { RecentAnswers } from './recent-answers.ts'
 
 /** What an overview is made from. */
-export interface FactSources {
+export interface OverviewSources {
   readonly queues: Queues
   readonly locker: Locker
   readonly answers: RecentAnswers
@@ -43,13 +43,13 @@ export async function loadsOf(
 }
 
 /** The keys that are held or awaited. The store is asked who holds those of which no process says so. */
-export async function keysOf({ locker, prefix }: FactSources, answers: Answers): Promise<KeyFacts[]> {
-  const keys = keyFacts(answers, prefix)
+export async function keysOf({ locker, prefix }: OverviewSources, answers: Answers): Promise<KeyState[]> {
+  const keys = keyStates(answers, prefix)
   const unheld = keys.filter(({ holder }) => holder.kind === 'none').slice(0, MAX_READ)
   await Promise.all(
-    unheld.map(async (facts) => {
-      const lock: Peek['lock'] = await leaseOf(locker, facts.record, WITHIN).catch(() => undefined)
-      addStored(facts, lock)
+    unheld.map(async (state) => {
+      const lock: Peek['lock'] = await leaseOf(locker, state.record, WITHIN).catch(() => undefined)
+      addStored(state, lock)
     }),
   )
   return keys

@@ -1,5 +1,5 @@
 import { createHmac, hkdfSync, timingSafeEqual } from 'node:crypto'
-import type { AccessToken } from './options.ts'
+import type { AccessToken } from '../options.ts'
 
 /** How long a session lasts, seconds. */
 export const SESSION_SECONDS: number = 12 * 60 * 60
@@ -18,7 +18,7 @@ const MAX_SKEW = 60
  * its token. Any gateway with the same token accepts it, and none does once the token is taken away. The token cannot be read
  * from it.
  */
-export class Sessions {
+export class CookieSessions {
   readonly #signers: readonly Signer[]
 
   constructor(tokens: readonly AccessToken[]) {

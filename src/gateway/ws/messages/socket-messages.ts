@@ -1,8 +1,9 @@
 import { z } from 'zod'
+import { HANDLE } from '../handles.ts'
 import { type MessageType, message } from '../message.ts'
 
 /** The socket itself. */
-export const SESSION_MESSAGES: readonly MessageType[] = [
+export const SOCKET_MESSAGES: readonly MessageType[] = [
   message({
     type: 'hello',
     scope: 'public',
@@ -21,7 +22,7 @@ export const SESSION_MESSAGES: readonly MessageType[] = [
     scope: ['read', 'submit', 'work'],
     summary:
       'Ends a subscription, named by the id of the message that began it. Answers whether there was one.',
-    members: { sub: z.union([z.string(), z.number()]) },
+    members: HANDLE,
     handle: async (session, { values }) => JSON.stringify(await session.unsubscribe(values.sub)),
   }),
 ]

@@ -9,7 +9,7 @@ import { internalProblem, Problem, problemOf } from '../problem.ts'
 import { Share, type SocketPools } from './limits.ts'
 import { type MessageId, type Subscription, Subscriptions } from './subscriptions.ts'
 
-/** What carries a session: a WebSocket. */
+/** The WebSocket of a session. */
 export interface Peer {
   /** Resolves with whether the text was handed to the system before the socket ended. */
   send(text: string): Promise<boolean>
@@ -44,7 +44,7 @@ export interface Envelope {
 }
 
 /** Checks a message, and does what it says. @throws what a problem is made of */
-export type Dispatch = (session: Session, envelope: Envelope) => Promise<MessageResult>
+export type Dispatch = (session: SocketSession, envelope: Envelope) => Promise<MessageResult>
 
 // Codes of RFC 6455 and of IANA's registry.
 export const GOING_AWAY = 1001
@@ -63,8 +63,8 @@ const DRAIN_POLL = 20
 
 const MAX_ID = 64
 
-/** What a session is told by its socket. */
-export interface SessionPlace {
+/** What a session uses. */
+export interface SocketSessionDeps {
   readonly deps: GatewayDeps
   readonly peer: Peer
   readonly dispatch: Dispatch
@@ -76,27 +76,27 @@ export interface SessionPlace {
 }
 
 /**
- * One client on a WebSocket.
+ * The session of one client on a WebSocket.
  *
- * | state  | event                                          | next state                                      |
- * | ------ | ---------------------------------------------- | ----------------------------------------------- |
- * | silent | a token that is known; none is needed          | open                                            |
- * | silent | another message, another token, 5 s have passed | ended                                          |
- * | open   | it is no message; its client does not read, or does not answer pings; the gateway closes | ended |
- * | ended  |                                                | what it had subscribed to has ended             |
+ * | state           | event                                                  | next state                          |
+ * | --------------- | ------------------------------------------------------ | ----------------------------------- |
+ * | unauthenticated | a token that is known; none is needed                  | open                                |
+ * | unauthenticated | another message, another token, 5 s have passed        | ended                               |
+ * | open            | a text that is no message; its client does not read, or does not answer pings; the gateway closes | ended |
+ * | ended           |                                                        | its subscriptions have ended        |
  *
  * Every message is checked against the scopes of the token.
  */
-export class Session {
+export class SocketSession {
   readonly deps: GatewayDeps
   readonly #peer: Peer
   readonly #dispatch: Dispatch
   readonly #relieve: () => void
-  readonly #enter: SessionPlace['enter']
+  readonly #enter: SocketSessionDeps['enter']
   #leave: () => void = () => {}
   readonly #subscriptions: Subscriptions
   readonly #ended = new AbortController()
-  /** Undefined while it is silent. */
+  /** Undefined while it is unauthenticated. */
   #caller: Caller | undefined
   #running = 0
   readonly #handled: Share
@@ -104,7 +104,10 @@ export class Session {
   #isPaused = false
 
   /** @throws Problem 429 if the caller has too many sockets. */
-  constructor({ deps, peer, dispatch, pools, relieve, enter }: SessionPlace, caller: Caller | undefined) {
+  constructor(
+    { deps, peer, dispatch, pools, relieve, enter }: SocketSessionDeps,
+    caller: Caller | undefined,
+  ) {
     this.deps = deps
     this.#peer = peer
     this.#dispatch = dispatch
@@ -118,7 +121,7 @@ export class Session {
     setMaxListeners(0, this.#ended.signal)
   }
 
-  get isSilent(): boolean {
+  get isUnauthenticated(): boolean {
     return this.#caller === undefined
   }
 
@@ -141,7 +144,7 @@ export class Session {
     return this.#caller?.name
   }
 
-  /** What its token allows. @throws Problem 401 while it is silent. */
+  /** What its token allows. @throws Problem 401 while it is unauthenticated. */
   get scopes(): readonly Scope[] {
     if (!this.#caller) throw new Problem(401, 'token required')
     return this.#caller.scopes
@@ -160,7 +163,7 @@ export class Session {
   signIn(token: string): readonly Scope[] {
     const caller = this.deps.access.callerWith(token)
     if (!caller) throw new Problem(401, 'token required')
-    if (caller.holder !== this.#caller?.holder || this.isSilent) {
+    if (caller.holder !== this.#caller?.holder || this.isUnauthenticated) {
       const leave = this.#enter(caller)
       this.#leave()
       this.#leave = leave
@@ -179,7 +182,7 @@ export class Session {
 
   async #answer(envelope: Envelope): Promise<void> {
     const { id } = envelope
-    const wasSilent = this.isSilent
+    const wasUnauthenticated = this.isUnauthenticated
     let reply: Reply
     const isTooMuch = this.#handled.isOver(2)
     const { length } = envelope.text
@@ -198,7 +201,7 @@ export class Session {
     }
     const isSent = await this.send(reply.text)
     reply.settled?.(isSent)
-    if (wasSilent && this.isSilent) this.close(REFUSED, 'token required')
+    if (wasUnauthenticated && this.isUnauthenticated) this.close(REFUSED, 'token required')
   }
 
   /** Reads while the messages that are being handled are not too large: for this socket, and for all. */

@@ -1,4 +1,4 @@
-// Callbacks at the end of a tick.
+// Callbacks at the end of a turn of the event loop.
 
 import assert from 'node:assert/strict'
 import { once } from 'node:events'
@@ -8,8 +8,9 @@ import { test } from 'node:test'
 import { Locker } from '../../src/index.ts'
 import { atEndOfTurn, endTurn } from '../../src/kernel/time.ts'
 import { setup } from '../support/setup.ts'
+import { until } from '../support/wait.ts'
 
-test('tick - callbacks run after all microtasks, in order, once', async () => {
+test('turn - callbacks run after all microtasks, in order, once', async () => {
   const order: string[] = []
   atEndOfTurn(() => {
     order.push('first')
@@ -27,7 +28,7 @@ test('tick - callbacks run after all microtasks, in order, once', async () => {
   assert.equal(order.length, 4)
 })
 
-test('tick - an error is an uncaught exception, and delays no other callback', async () => {
+test('turn - an error is an uncaught exception, and delays no other callback', async () => {
   const listeners = process.listeners('uncaughtException')
   process.removeAllListeners('uncaughtException')
   const uncaught = once(process, 'uncaughtException')
@@ -71,7 +72,7 @@ async function counting(path: string, reads: number[]): Promise<Server> {
   return server
 }
 
-test('tick - the reads of one tick are one write to the socket', async () => {
+test('turn - the reads of one turn are one write to the socket', async () => {
   await using t = await setup()
   const reads: number[] = []
   const server = await counting(t.server.path, reads)
@@ -85,6 +86,36 @@ test('tick - the reads of one tick are one write to the socket', async () => {
     assert.deepEqual(await Promise.all(keys.map((key) => locker.run(key, () => 'unused'))), keys)
     assert.deepEqual(reads, [20])
   } finally {
+    server.close()
+  }
+})
+
+test('turn - what the messages of several sockets ask for is asked together', async () => {
+  const messages = 10
+  const accepted = new Set<Socket>()
+  let heard = 0
+  const heardBySend: number[] = []
+  const server = createServer((socket) => {
+    accepted.add(socket)
+    // Each message is read in a tick of its own.
+    socket.once('data', () => {
+      heard++
+      if (heard === 1) atEndOfTurn(() => heardBySend.push(heard))
+    })
+  })
+  server.listen(0)
+  await once(server, 'listening')
+  const { port } = server.address() as { port: number }
+  const sockets = Array.from({ length: messages }, () => connect(port))
+  try {
+    await until(() => accepted.size === messages, { what: 'the connections' })
+    for (const socket of sockets) socket.write('x')
+    // All messages lie unread in their sockets when the next turn begins.
+    for (const sent = performance.now(); performance.now() - sent < 20; );
+    await until(() => heard === messages, { what: 'the messages' })
+    assert.deepEqual(heardBySend, [messages])
+  } finally {
+    for (const socket of sockets) socket.destroy()
     server.close()
   }
 })
