@@ -5,6 +5,9 @@ import type { GatewayEnv, RouteContext } from './env.ts'
 import { readParameters } from './http/parameters.ts'
 import type { Route } from './routes/route.ts'
 
+/** What the router is given: the answer itself is in the environment. */
+const ROUTED = new Response(null)
+
 /** Adds a route of the table. Its handler runs when the request may reach it, and its parameters are valid. */
 export function addRoute(
   app: Hono<GatewayEnv>,
@@ -19,14 +22,15 @@ export function addRoute(
     access.check(c, scope, effect)
     return handle(c, deps, readParameters(c.req.url, query))
   }
-  app.on(method, paths, (c) =>
-    action === undefined
+  app.on(method, paths, async (c) => {
+    c.env.answer = await (action === undefined
       ? answer(c)
       : audited(
           c,
           action,
           () => access.nameOf(c),
           () => answer(c),
-        ),
-  )
+        ))
+    return ROUTED
+  })
 }

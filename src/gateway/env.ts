@@ -1,16 +1,19 @@
 import type { Context } from 'hono'
+import type { Answer } from './http/answer.ts'
 
 /** Of the listener for node:http, what the gateway uses: whether the client is there, and whether the response was sent. */
 export interface NodeBindings {
   readonly incoming?: { readonly socket: ClientSocket } | undefined
   readonly outgoing?: OutgoingResponse | undefined
-  /** The listener writes the events of a stream: the answer has no body. */
-  readonly writesStreams?: true | undefined
+  /** Sends the answer. Returns the Response that tells the adapter so. */
+  readonly sendAnswer?: ((answer: Answer) => Response) | undefined
 }
 
 export interface OutgoingResponse {
   readonly writableFinished: boolean
   readonly destroyed: boolean
+  /** Of HTTP/2. */
+  readonly stream?: { readonly destroyed: boolean } | undefined
   once(event: 'finish' | 'close', listener: () => void): unknown
 }
 
@@ -22,9 +25,14 @@ export interface ClientSocket {
   removeListener(event: 'close', listener: () => void): unknown
 }
 
+/** A request, and its answer once a route has given it. */
+export interface Exchange extends NodeBindings {
+  answer?: Answer
+}
+
 /** The environment of the routes. */
 export interface GatewayEnv {
-  Bindings: NodeBindings
+  Bindings: Exchange
 }
 
 export type RouteContext = Context<GatewayEnv>

@@ -6,7 +6,8 @@ import { createDeps } from './create-deps.ts'
 import { DASHBOARD_ROUTES } from './dashboard/routes.ts'
 import type { GatewayDeps } from './deps.ts'
 import { addRoute } from './dispatch.ts'
-import type { GatewayEnv, NodeBindings } from './env.ts'
+import type { Exchange, GatewayEnv, NodeBindings } from './env.ts'
+import type { Answer } from './http/answer.ts'
 import { type GatewayOptions, resolveGatewayOptions } from './options.ts'
 import { internalProblem, Problem, problemOf } from './problem.ts'
 import { ROUTES } from './routes/index.ts'
@@ -72,24 +73,24 @@ class HttpGateway implements Gateway {
     }
   }
 
-  readonly fetch = (request: Request, bindings?: object): Promise<Response> =>
+  readonly fetch = (request: Request, bindings: NodeBindings = {}): Promise<Response> =>
     this.#deps.lifecycle.track(async () => {
       const { clock, metrics } = this.#deps
       const { requests } = metrics
       const since = requests && clock.now()
-      const response = await this.#answer(request, bindings)
-      // A cache must not keep an answer, unless it says for how long.
-      if (!response.headers.has('cache-control')) response.headers.set('cache-control', 'no-store')
-      response.headers.set('x-content-type-options', 'nosniff')
-      if (since !== undefined) requests?.answered(request, response.status, (clock.now() - since) / 1000)
-      return response
+      const answer = await this.#answer(request, bindings)
+      if (since !== undefined) requests?.answered(request, answer.status, (clock.now() - since) / 1000)
+      return bindings.sendAnswer?.(answer) ?? answer.toResponse(request)
     })
 
-  async #answer(request: Request, bindings: NodeBindings = {}): Promise<Response> {
+  async #answer(request: Request, bindings: NodeBindings): Promise<Answer> {
     try {
       if (this.#deps.lifecycle.isClosed) throw new Problem(503, 'gateway is closing')
       assertDecodable(request.url)
-      return await this.#app.fetch(request, bindings)
+      const exchange: Exchange = { ...bindings }
+      await this.#app.fetch(request, exchange)
+      if (!exchange.answer) throw new Error('A route has not answered')
+      return exchange.answer
     } catch (error) {
       return answerTo(error)
     }
@@ -134,8 +135,12 @@ class HttpGateway implements Gateway {
 function createApp(deps: GatewayDeps): Hono<GatewayEnv> {
   // The path is routed as it was sent: a name in it is decoded once, as a segment.
   const root = new Hono<GatewayEnv>({ getPath: pathOf })
-  root.onError(answerTo)
-  root.notFound(({ req }) => unroutedProblem(root, req.path).toResponse())
+  root.onError((error) => {
+    throw error
+  })
+  root.notFound(({ req }) => {
+    throw unroutedProblem(root, req.path)
+  })
   const app = root.basePath(deps.options.basePath)
   for (const route of ROUTES) addRoute(app, route, deps)
   if (deps.options.dashboard) for (const route of DASHBOARD_ROUTES) addRoute(app, route, deps)
@@ -168,9 +173,9 @@ function assertDecodable(url: string): void {
 }
 
 /** The answer to anything that was thrown. A fault of the gateway is reported here, and told to nobody else. */
-function answerTo(error: unknown): Response {
+function answerTo(error: unknown): Answer {
   const problem = problemOf(error)
-  if (problem) return problem.toResponse()
+  if (problem) return problem.toAnswer()
   reportHookError('gateway', error)
-  return internalProblem().toResponse()
+  return internalProblem().toAnswer()
 }

@@ -5,9 +5,12 @@ import { getRequestListener } from '@hono/node-server'
 import { RESPONSE_ALREADY_SENT } from '@hono/node-server/utils/response'
 import { trustLength } from './body.ts'
 import type { Gateway } from './gateway.ts'
-import { type EventStream, streamOf } from './http/event-stream.ts'
-import { knownText } from './http/responses.ts'
+import type { Answer } from './http/answer.ts'
+import { EventAnswer } from './http/event-stream.ts'
 import { Problem } from './problem.ts'
+
+/** In place of a request that could not be read. */
+const UNREADABLE = new Request('http://localhost/')
 
 /** A listener for node:http. */
 export type NodeListener = (request: IncomingMessage, response: ServerResponse) => Promise<void>
@@ -20,46 +23,32 @@ export type NodeListener = (request: IncomingMessage, response: ServerResponse) 
  */
 export function toNodeListener(gateway: Gateway): NodeListener {
   return getRequestListener(
-    async (request, bindings) => {
+    (request, { incoming, outgoing }) => {
       trustLength(request)
-      const response = await gateway.fetch(request, { ...bindings, writesStreams: true })
-      // @ts-expect-error A response of HTTP/2 has the same methods.
-      return send(response, bindings.outgoing)
+      const sendAnswer = (answer: Answer) => {
+        // @ts-expect-error A response of HTTP/2 has the same methods.
+        send(answer, outgoing)
+        return RESPONSE_ALREADY_SENT
+      }
+      return gateway.fetch(request, { incoming, outgoing, sendAnswer })
     },
     {
       // The globals of the process are not ours to replace.
       overrideGlobalObjects: false,
-      errorHandler: () => new Problem(400, 'invalid request').toResponse(),
+      errorHandler: () => new Problem(400, 'invalid request').toAnswer().toResponse(UNREADABLE),
     },
   )
 }
 
-/** Sends an answer at once: the adapter waits a turn of the event loop for the end of every body. */
-async function send(response: Response, outgoing: ServerResponse): Promise<Response> {
-  const stream = streamOf(response)
-  if (stream) return sendEvents(response, stream, outgoing)
-  // A text is sent in one piece with the head.
-  const body = knownText(response) ?? Buffer.from(await response.arrayBuffer())
-  if (outgoing.destroyed) return RESPONSE_ALREADY_SENT
-  // The answer to HEAD has lost its body: how long that would be is not known any more.
-  outgoing.writeHead(response.status, {
-    ...Object.fromEntries(response.headers),
-    ...(outgoing.req.method === 'HEAD' ? {} : lengthOf(response, body)),
-  })
-  outgoing.end(body)
-  return RESPONSE_ALREADY_SENT
-}
-
-function sendEvents(response: Response, stream: EventStream, outgoing: ServerResponse): Response {
-  if (!outgoing.destroyed) {
-    outgoing.writeHead(response.status, Object.fromEntries(response.headers))
-    outgoing.flushHeaders()
+function send(answer: Answer, outgoing: ServerResponse): void {
+  const { status, headers, body } = answer
+  if (answer instanceof EventAnswer) {
+    if (!outgoing.destroyed) outgoing.writeHead(status, headers).flushHeaders()
+    answer.stream.attachTo(outgoing)
+  } else if (!outgoing.destroyed) {
+    // The answer to HEAD has lost its body: how long that would be is not known any more.
+    const isSized = outgoing.req.method !== 'HEAD' && status !== 204 && status !== 304
+    outgoing.writeHead(status, isSized ? { ...headers, 'content-length': Buffer.byteLength(body) } : headers)
+    outgoing.end(body)
   }
-  stream.attachTo(outgoing)
-  return RESPONSE_ALREADY_SENT
-}
-
-/** An answer that may have a body says how long it is. */
-function lengthOf({ status }: Response, body: string | Buffer): { 'content-length'?: number } {
-  return status === 204 || status === 304 ? {} : { 'content-length': Buffer.byteLength(body) }
 }

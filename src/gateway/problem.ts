@@ -1,6 +1,6 @@
 import type * as errors from '../errors.ts'
 import { type Ran, RemoteError, type RemoteFailure, SoloflightError, UnavailableError } from '../errors.ts'
-import { textResponse } from './http/responses.ts'
+import { Answer } from './http/answer.ts'
 
 /** What an answer says of a failure beside its status and its text. */
 export interface ProblemOptions {
@@ -63,9 +63,9 @@ export class Problem extends Error {
   }
 
   /** The answer to the client. */
-  toResponse(): Response {
+  toAnswer(): Answer {
     const headers = { ...this.headers, 'content-type': 'application/problem+json' }
-    return textResponse(JSON.stringify(this), { status: this.status, headers })
+    return new Answer(this.status, headers, JSON.stringify(this))
   }
 
   /** The members of the answer. */

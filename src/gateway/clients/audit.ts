@@ -1,5 +1,6 @@
 import { emit, hasListeners } from '../../kernel/telemetry.ts'
 import type { RouteContext } from '../env.ts'
+import type { Answer } from '../http/answer.ts'
 import { problemOf } from '../problem.ts'
 
 /** What a handler tells of its action beside what the path says. */
@@ -27,8 +28,8 @@ export async function audited(
   c: RouteContext,
   action: string,
   who: () => string | undefined,
-  handle: () => Promise<Response> | Response,
-): Promise<Response> {
+  handle: () => Promise<Answer> | Answer,
+): Promise<Answer> {
   if (!hasListeners('gateway:action')) return handle()
   const tell = (status: number) => {
     const noted = details.get(c.req.raw)
@@ -43,9 +44,9 @@ export async function audited(
     })
   }
   try {
-    const response = await handle()
-    tell(response.status)
-    return response
+    const answer = await handle()
+    tell(answer.status)
+    return answer
   } catch (error) {
     tell(problemOf(error)?.status ?? 500)
     throw error

@@ -1,8 +1,8 @@
 import type { GatewayDeps } from '../deps.ts'
 import type { RouteContext } from '../env.ts'
+import { type Answer, emptyAnswer, jsonAnswer } from '../http/answer.ts'
 import { queueName } from '../http/names.ts'
 import { name, type ParameterValues } from '../http/parameters.ts'
-import { emptyResponse, jsonResponse } from '../http/responses.ts'
 import { RECENT } from '../overview/recent-answers.ts'
 import { namedWorkers, workerViews } from '../overview/worker-views.ts'
 import { Problem } from '../problem.ts'
@@ -44,7 +44,7 @@ export const WORKER_ROUTES: readonly Route[] = [
       overviewSources.answers.forget()
       // A gateway that has no connection yet is not heard by the others.
       locker.ready().catch(() => {})
-      return emptyResponse(201)
+      return emptyAnswer(201)
     },
   }),
   route({
@@ -58,7 +58,7 @@ export const WORKER_ROUTES: readonly Route[] = [
     handle(c, { clients, overviewSources }) {
       clients.workers.remove(queueName(c), requiredId(c))
       overviewSources.answers.forget()
-      return emptyResponse()
+      return emptyAnswer()
     },
   }),
 ]
@@ -83,15 +83,15 @@ async function getWorkers(
   _c: RouteContext,
   deps: GatewayDeps,
   { queue_name: queue, worker_id: id }: ParameterValues<typeof LOOKING>,
-): Promise<Response> {
+): Promise<Answer> {
   if (queue !== undefined && id !== undefined)
     throw new Problem(400, 'invalid parameter', {
       detail: 'Expected `queue_name` or `worker_id`, got both',
     })
   const workers = await listedWorkers(deps)
-  if (id !== undefined) return jsonResponse(200, JSON.stringify(workerOf(workers, id)))
+  if (id !== undefined) return jsonAnswer(200, JSON.stringify(workerOf(workers, id)))
   const ids = [...new Set(workers.flatMap((each) => ((queue ?? each.queue) === each.queue ? [each.id] : [])))]
-  if (queue === undefined) return jsonResponse(200, JSON.stringify(ids))
+  if (queue === undefined) return jsonAnswer(200, JSON.stringify(ids))
   const totals = await deps.queues.use(queue, (opened) => opened.totals())
   const answer = {
     queue_name: queue,
@@ -99,7 +99,7 @@ async function getWorkers(
     processed: Math.max(0, totals.taken - totals.returned),
     failed: totals.failed,
   }
-  return jsonResponse(200, JSON.stringify(answer))
+  return jsonAnswer(200, JSON.stringify(answer))
 }
 
 async function listedWorkers({ overviewSources }: GatewayDeps): Promise<ListedWorker[]> {

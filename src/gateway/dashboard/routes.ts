@@ -1,4 +1,5 @@
 import type { RouteContext } from '../env.ts'
+import { Answer, emptyAnswer } from '../http/answer.ts'
 import { Problem } from '../problem.ts'
 import { type Route, route } from '../routes/route.ts'
 import { type Asset, encodingFor, loadAssets } from './assets.ts'
@@ -43,36 +44,29 @@ export const DASHBOARD_ROUTES: readonly Route[] = [
   ...SESSION_ROUTES,
 ]
 
-async function getPage(c: RouteContext): Promise<Response> {
+async function getPage(c: RouteContext): Promise<Answer> {
   const { pathname } = new URL(c.req.url)
   // The page names its files relative to itself.
-  if (!pathname.endsWith('/'))
-    return new Response(null, { status: 308, headers: { location: `${pathname.split('/').at(-1)}/` } })
+  if (!pathname.endsWith('/')) return emptyAnswer(308, { location: `${pathname.split('/').at(-1)}/` })
   const page = (await loadAssets()).get(PAGE)
   if (!page) throw new Problem(404, 'no dashboard', { detail: 'It is not built: `npm run build` makes it' })
   return answer(c, page, PAGE_HEADERS)
 }
 
-async function getAsset(c: RouteContext): Promise<Response> {
+async function getAsset(c: RouteContext): Promise<Answer> {
   const name = c.req.param('name') ?? ''
   const asset = name === PAGE ? undefined : (await loadAssets()).get(name)
   if (!asset) throw new Problem(404, 'no such route')
   return answer(c, asset, ASSET_HEADERS)
 }
 
-function answer(
-  c: RouteContext,
-  { type, bytes }: Asset,
-  headers: Readonly<Record<string, string>>,
-): Response {
+function answer(c: RouteContext, { type, bytes }: Asset, headers: Readonly<Record<string, string>>): Answer {
   const encoding = encodingFor(c.req.header('accept-encoding'))
-  return new Response(new Uint8Array(bytes[encoding]), {
-    status: 200,
-    headers: {
-      ...headers,
-      'content-type': type,
-      vary: 'accept-encoding',
-      ...(encoding !== 'identity' && { 'content-encoding': encoding }),
-    },
-  })
+  const described = {
+    ...headers,
+    'content-type': type,
+    vary: 'accept-encoding',
+    ...(encoding !== 'identity' && { 'content-encoding': encoding }),
+  }
+  return new Answer(200, described, bytes[encoding])
 }

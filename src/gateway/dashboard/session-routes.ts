@@ -2,8 +2,8 @@ import { z } from 'zod'
 import type { Access, Caller } from '../access.ts'
 import type { GatewayDeps } from '../deps.ts'
 import type { RouteContext } from '../env.ts'
+import { type Answer, emptyAnswer, jsonAnswer } from '../http/answer.ts'
 import { readMembers } from '../http/json.ts'
-import { emptyResponse, jsonResponse } from '../http/responses.ts'
 import { Problem } from '../problem.ts'
 import { type Route, route } from '../routes/route.ts'
 import { cookieOf, SESSION_SECONDS } from './cookie-sessions.ts'
@@ -17,24 +17,22 @@ export const SESSION_ROUTES: readonly Route[] = [
   route({ method: 'DELETE', path: '/session', scope: 'anyone', effect: 'changes', handle: endSession }),
 ]
 
-function getSession(c: RouteContext, { access }: GatewayDeps): Response {
-  return jsonResponse(200, sessionText(access, access.caller(c)))
+function getSession(c: RouteContext, { access }: GatewayDeps): Answer {
+  return jsonAnswer(200, sessionText(access, access.caller(c)))
 }
 
-async function startSession(c: RouteContext, deps: GatewayDeps): Promise<Response> {
+async function startSession(c: RouteContext, deps: GatewayDeps): Promise<Answer> {
   const { values } = await readMembers(c.req.raw, deps, TOKEN)
   const started = deps.access.startSession(values.token)
   if (!started) throw new Problem(401, 'token required', { headers: { 'www-authenticate': 'Bearer' } })
   const { caller, session } = started
-  return jsonResponse(200, sessionText(deps.access, caller), {
+  return jsonAnswer(200, sessionText(deps.access, caller), {
     'set-cookie': cookieOf(session, { ...cookieOptions(c, deps), age: SESSION_SECONDS }),
   })
 }
 
-function endSession(c: RouteContext, deps: GatewayDeps): Response {
-  const response = emptyResponse()
-  response.headers.set('set-cookie', cookieOf('', { ...cookieOptions(c, deps), age: 0 }))
-  return response
+function endSession(c: RouteContext, deps: GatewayDeps): Answer {
+  return emptyAnswer(204, { 'set-cookie': cookieOf('', { ...cookieOptions(c, deps), age: 0 }) })
 }
 
 /** What a caller may do, if there is one. */

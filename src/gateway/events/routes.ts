@@ -1,9 +1,9 @@
 import type { GatewayDeps } from '../deps.ts'
 import type { RouteContext } from '../env.ts'
+import { type Answer, emptyAnswer } from '../http/answer.ts'
 import { type EventProducer, eventStream } from '../http/event-stream.ts'
 import { queueName } from '../http/names.ts'
 import { name, type ParameterValues } from '../http/parameters.ts'
-import { emptyResponse } from '../http/responses.ts'
 import { Problem } from '../problem.ts'
 import { type Route, route } from '../routes/route.ts'
 import { type Feed, gapFrame } from './feed.ts'
@@ -55,7 +55,7 @@ async function sendEvents(
   c: RouteContext,
   deps: GatewayDeps,
   { queue }: ParameterValues<typeof QUEUE>,
-): Promise<Response> {
+): Promise<Answer> {
   const { watches, queues, clock, access } = deps
   const source =
     queue === undefined ? allQueuesFeed(watches, queues, clock) : queueFeed(watches, queue, access.caller(c))
@@ -76,7 +76,7 @@ async function sendFeed(
   name: string,
   source: FeedSource,
   send: (feed: Feed) => EventProducer | Promise<EventProducer>,
-): Promise<Response> {
+): Promise<Answer> {
   const { feed, release } = await deps.feeds.open(name, source)
   try {
     const sending = await send(feed)
@@ -87,10 +87,10 @@ async function sendFeed(
   }
 }
 
-async function sendJob(c: RouteContext, deps: GatewayDeps): Promise<Response> {
+async function sendJob(c: RouteContext, deps: GatewayDeps): Promise<Answer> {
   const name = queueName(c)
   const id = c.req.param('id') ?? ''
-  if (lastEventId(c) === END_ID) return emptyResponse()
+  if (lastEventId(c) === END_ID) return emptyAnswer()
   return deps.queues.use(name, async (queue) => {
     const job = await queue.job(id)
     if (!job) throw new Problem(404, 'no such job')

@@ -2,11 +2,11 @@ import { RemoteError, TimeoutError } from '../../errors.ts'
 import type { StreamFollowing } from '../../locker/index.ts'
 import type { GatewayDeps } from '../deps.ts'
 import type { RouteContext } from '../env.ts'
+import { type Answer, emptyAnswer } from '../http/answer.ts'
 import { type EventStream, eventStream } from '../http/event-stream.ts'
 import { textOf } from '../http/json.ts'
 import { checkedKey, invalidParameter } from '../http/names.ts'
 import { count, type ParameterValues } from '../http/parameters.ts'
-import { emptyResponse } from '../http/responses.ts'
 import { waitOf, waitParameter, whileWanted } from '../http/waiting.ts'
 import { Problem } from '../problem.ts'
 import { type Route, route } from '../routes/route.ts'
@@ -45,10 +45,10 @@ async function follow(
   c: RouteContext,
   deps: GatewayDeps,
   query: ParameterValues<typeof FOLLOWING>,
-): Promise<Response> {
+): Promise<Answer> {
   const key = checkedKey('key', c.req.param('key') ?? '')
   const seen = lastEventId(c)
-  if (seen === END_ID) return emptyResponse()
+  if (seen === END_ID) return emptyAnswer()
   const position = seen === undefined ? { from: query.from } : positionBehind(seen)
   const forever = { timeout: Number.POSITIVE_INFINITY }
   const following = deps.locker.follow(key, { ...position, ...forever, wait: waitOf(c, query, deps) })

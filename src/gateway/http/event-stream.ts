@@ -4,6 +4,7 @@ import { reportHookError } from '../../kernel/hooks.ts'
 import type { Access, Caller } from '../access.ts'
 import type { RouteContext } from '../env.ts'
 import { internalProblem, problemOf } from '../problem.ts'
+import { Answer } from './answer.ts'
 import { Frame, type ServerSentEvent } from './event-frame.ts'
 import { BodyPipe, type EventPipe, NodePipe, type PipeListener } from './event-pipe.ts'
 
@@ -238,8 +239,19 @@ interface StreamDeps {
 
 const HEADERS = { 'content-type': 'text/event-stream', 'x-accel-buffering': 'no' }
 
-/** The streams of answers that have no body: the listener for node:http writes them. */
-const written = new WeakMap<Response, EventStream>()
+/** An answer of server-sent events. */
+export class EventAnswer extends Answer {
+  readonly stream: EventStream
+
+  constructor(stream: EventStream) {
+    super(200, HEADERS)
+    this.stream = stream
+  }
+
+  override toResponse({ signal }: Request): Response {
+    return new Response(this.stream.toBody(signal), { status: this.status, headers: this.headers })
+  }
+}
 
 /**
  * An answer of server-sent events. What must be answered by a status is checked before. It ends with the session of its caller.
@@ -249,23 +261,12 @@ export function eventStream(
   c: RouteContext,
   { streams, access }: StreamDeps,
   producer: EventProducer,
-): Response {
-  const { req, env } = c
+): Answer {
   const caller = access.caller(c)
   const lifetime = caller?.until === undefined ? undefined : caller.until - Date.now()
   const stream = streams.create(producer, lifetime, caller)
   // A client that asks for the headers alone gets no body, and nothing would end it.
-  if (req.raw.method === 'HEAD') {
-    stream.abandon()
-    return new Response(null, { headers: HEADERS })
-  }
-  if (!env.writesStreams) return new Response(stream.toBody(req.raw.signal), { headers: HEADERS })
-  const response = new Response(null, { headers: HEADERS })
-  written.set(response, stream)
-  return response
-}
-
-/** The stream that this answer is, if the listener is to write it. */
-export function streamOf(response: Response): EventStream | undefined {
-  return written.get(response)
+  if (c.req.raw.method !== 'HEAD') return new EventAnswer(stream)
+  stream.abandon()
+  return new Answer(200, HEADERS)
 }

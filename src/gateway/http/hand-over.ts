@@ -1,10 +1,11 @@
+import pDefer from 'p-defer'
 import { nextTurn } from '../../kernel/time.ts'
 import type { ClientSocket, OutgoingResponse, RouteContext } from '../env.ts'
-import { textResponse } from './responses.ts'
+import { Answer, emptyAnswer } from './answer.ts'
 
 /** An answer, and whether the client was there when it was sent. */
 export interface HandOver {
-  readonly response: Response
+  readonly answer: Answer
   /** Resolves with true when the whole answer was handed to the system, and with false when the client was gone before. */
   readonly sent: Promise<boolean>
 }
@@ -18,28 +19,42 @@ export async function handOver(
   text: string,
   headers: Readonly<Record<string, string>>,
 ): Promise<HandOver> {
-  const init = { status: 200, headers: { 'content-type': 'application/json', ...headers } }
-  const { signal } = req.raw
   const { incoming, outgoing } = env
-  const node = incoming && outgoing && { socket: incoming.socket, outgoing }
-  if (node) await readPending()
-  if (signal.aborted || (node && isGone(node.outgoing, node.socket)))
-    return { response: new Response(null, { status: 499 }), sent: Promise.resolve(false) }
-  if (node) return { response: textResponse(text, init), sent: finished(node.outgoing, node.socket) }
-  return streamed(Buffer.from(text), init, signal)
+  const described = { 'content-type': 'application/json', ...headers }
+  if (!incoming || !outgoing) {
+    if (req.raw.signal.aborted) return MISSED
+    const answer = new StreamedAnswer(200, described, text)
+    return { answer, sent: answer.sent }
+  }
+  await pendingRead()
+  if (isGone(outgoing, incoming.socket)) return MISSED
+  return { answer: new Answer(200, described, text), sent: finished(outgoing, incoming.socket) }
 }
+
+/** The client was gone before. */
+const MISSED: HandOver = { answer: emptyAnswer(499), sent: Promise.resolve(false) }
+
+/** Answers that were made in this turn of the event loop wait together. */
+let waitingTogether: Promise<void> | undefined
 
 /**
  * Lets two turns of the event loop pass. In the second one at the latest, all that the client had sent is read: the end of its
  * connection too, if it was gone when it was its turn.
  */
-async function readPending(): Promise<void> {
-  for (let turn = 0; turn < 2; turn++) await new Promise<void>((resolve) => void nextTurn(resolve))
+function pendingRead(): Promise<void> {
+  waitingTogether ??= new Promise<void>((resolve) => {
+    nextTurn(() => {
+      waitingTogether = undefined
+      nextTurn(resolve)
+    })
+  })
+  return waitingTogether
 }
 
 /** The client has closed its connection: node:http sends it nothing then. */
 function isGone(outgoing: OutgoingResponse, socket: ClientSocket): boolean {
-  return outgoing.destroyed || socket.destroyed || socket.readableEnded
+  const isClosed = outgoing.destroyed || outgoing.stream?.destroyed
+  return isClosed || socket.destroyed || socket.readableEnded
 }
 
 function finished(outgoing: OutgoingResponse, socket: ClientSocket): Promise<boolean> {
@@ -55,30 +70,33 @@ function finished(outgoing: OutgoingResponse, socket: ClientSocket): Promise<boo
   })
 }
 
-function streamed(
-  bytes: Uint8Array,
-  init: { status: number; headers: Record<string, string> },
-  signal: AbortSignal,
-): HandOver {
-  let settle: (sent: boolean) => void = () => {}
-  const sent = new Promise<boolean>((resolve) => {
-    settle = resolve
-  })
-  const onGone = () => settle(false)
-  signal.addEventListener('abort', onGone, { once: true })
-  void sent.then(() => signal.removeEventListener('abort', onGone))
-  const body = new ReadableStream<Uint8Array>(
-    {
-      pull(controller) {
-        controller.enqueue(bytes)
-        controller.close()
-        settle(!signal.aborted)
+/** An answer that tells whether its body was read. */
+class StreamedAnswer extends Answer {
+  readonly #sent = pDefer<boolean>()
+
+  get sent(): Promise<boolean> {
+    return this.#sent.promise
+  }
+
+  override toResponse({ signal }: Request): Response {
+    const bytes = Buffer.from(this.body)
+    const sent = this.#sent
+    const onGone = () => sent.resolve(false)
+    signal.addEventListener('abort', onGone, { once: true })
+    void sent.promise.then(() => signal.removeEventListener('abort', onGone))
+    const body = new ReadableStream<Uint8Array>(
+      {
+        pull(controller) {
+          controller.enqueue(bytes)
+          controller.close()
+          sent.resolve(!signal.aborted)
+        },
+        cancel: onGone,
       },
-      cancel: onGone,
-    },
-    // Nothing is read before the adapter asks for it.
-    { highWaterMark: 0 },
-  )
-  const headers = { ...init.headers, 'content-length': String(bytes.byteLength) }
-  return { response: new Response(body, { ...init, headers }), sent }
+      // Nothing is read before the adapter asks for it.
+      { highWaterMark: 0 },
+    )
+    const headers = { ...this.headers, 'content-length': String(bytes.byteLength) }
+    return new Response(body, { status: this.status, headers })
+  }
 }

@@ -1,5 +1,5 @@
+import { jsonAnswer } from '../http/answer.ts'
 import { eventStream } from '../http/event-stream.ts'
-import { jsonResponse } from '../http/responses.ts'
 import { type Route, route } from '../routes/route.ts'
 import { keyView } from './key-views.ts'
 import { MAX_KEYS } from './reader.ts'
@@ -15,7 +15,7 @@ export const OVERVIEW_ROUTES: readonly Route[] = [
     effect: 'reads',
     summary: 'All queues, workers, keys and services at this moment, and why each of them waits.',
     answers: { 200: 'The overview. While Redis is away, its lists are those that were read last.' },
-    handle: async (_c, { snapshots }) => jsonResponse(200, await snapshots.current()),
+    handle: async (_c, { snapshots }) => jsonAnswer(200, await snapshots.current()),
   }),
   route({
     method: 'GET',
@@ -42,7 +42,7 @@ export const OVERVIEW_ROUTES: readonly Route[] = [
       const answers = await overviewSources.answers.notOlderThan(RECENT)
       const keys = await keysOf(overviewSources, answers)
       const shown = keys.slice(0, MAX_KEYS).map(keyView)
-      return jsonResponse(
+      return jsonAnswer(
         200,
         JSON.stringify({ keys: shown, complete: answers.complete && keys.length <= MAX_KEYS }),
       )

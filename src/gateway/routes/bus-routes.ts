@@ -2,11 +2,11 @@ import type { TopicPosition } from '../../bus/index.ts'
 import { MAX_KEEP } from '../../bus/internal.ts'
 import type { GatewayDeps } from '../deps.ts'
 import type { RouteContext } from '../env.ts'
+import { type Answer, emptyAnswer } from '../http/answer.ts'
 import { eventStream } from '../http/event-stream.ts'
 import { readJson, textOf } from '../http/json.ts'
 import { nameInPath } from '../http/names.ts'
 import { count, flag, type ParameterValues } from '../http/parameters.ts'
-import { emptyResponse } from '../http/responses.ts'
 import { Problem } from '../problem.ts'
 import { type Route, route } from './route.ts'
 
@@ -46,16 +46,16 @@ async function publish(
   c: RouteContext,
   deps: GatewayDeps,
   query: ParameterValues<typeof PUBLISHING>,
-): Promise<Response> {
+): Promise<Answer> {
   const topic = nameInPath(c, 'topic')
   const json = await readJson(c.req.raw, deps)
   if (!json) throw new Problem(400, 'message is missing')
   await deps.messaging.publish(topic, json, query)
-  return emptyResponse()
+  return emptyAnswer()
 }
 
 /** Ends with its client, or with the gateway. */
-function subscribe(c: RouteContext, deps: GatewayDeps): Response {
+function subscribe(c: RouteContext, deps: GatewayDeps): Answer {
   const topic = nameInPath(c, 'topic')
   const from = positionOf(c.req.header('last-event-id'))
   return eventStream(c, deps, async (stream) => {

@@ -1,4 +1,4 @@
-import { jsonResponse, textResponse } from '../http/responses.ts'
+import { Answer, jsonAnswer } from '../http/answer.ts'
 import { openApiOf } from '../openapi.ts'
 import { MESSAGE_TYPES } from '../ws/messages/index.ts'
 import { docsPage } from './docs-page.ts'
@@ -13,7 +13,7 @@ export function docsRoutes(described: readonly Route[]): readonly Route[] {
       scope: 'public',
       effect: 'reads',
       summary: 'The routes in OpenAPI 3.1.',
-      handle: (_c, { options }) => jsonResponse(200, JSON.stringify(openApiOf(described, options.basePath))),
+      handle: (_c, { options }) => jsonAnswer(200, JSON.stringify(openApiOf(described, options.basePath))),
     }),
     route({
       method: 'GET',
@@ -22,13 +22,14 @@ export function docsRoutes(described: readonly Route[]): readonly Route[] {
       effect: 'reads',
       summary: 'The routes, and the messages of WebSockets, as a page.',
       handle: async (_c, { options }) =>
-        textResponse(await docsPage(described, MESSAGE_TYPES, options.basePath), {
-          status: 200,
-          headers: {
+        new Answer(
+          200,
+          {
             'content-type': 'text/html; charset=utf-8',
             'content-security-policy': "default-src 'none'; base-uri 'none'; frame-ancestors 'none'",
           },
-        }),
+          await docsPage(described, MESSAGE_TYPES, options.basePath),
+        ),
     }),
   ]
 }

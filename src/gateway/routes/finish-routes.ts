@@ -5,12 +5,12 @@ import type { RedisQueue, TakenJob } from '../../queue/index.ts'
 import { WorkingClient } from '../clients/working-client.ts'
 import type { GatewayDeps } from '../deps.ts'
 import type { RouteContext } from '../env.ts'
+import { type Answer, emptyAnswer, jsonAnswer } from '../http/answer.ts'
 import { checkProgress, readJson, readMembers } from '../http/json.ts'
 import { leasedJob, leaseLost, leaseParameter, renewalText } from '../http/lease.ts'
 import { queueName } from '../http/names.ts'
 import { command, flag, type ParameterValues } from '../http/parameters.ts'
 import { errorOf } from '../http/reason.ts'
-import { emptyResponse, jsonResponse } from '../http/responses.ts'
 import { Problem } from '../problem.ts'
 import { type Route, route } from './route.ts'
 import { readJob } from './submit-routes.ts'
@@ -66,7 +66,7 @@ function putJob(
   c: RouteContext,
   deps: GatewayDeps,
   query: ParameterValues<typeof FINISHING>,
-): Promise<Response> {
+): Promise<Answer> {
   const name = queueName(c)
   const { failed = false, again = false, retry } = query
   if (failed && again)
@@ -82,7 +82,7 @@ function putJob(
     // A repetition counts no more.
     client.ended(job, { failed: failed && reply === 'accepted' })
     if (reply === 'lost') throw leaseLost(job.id)
-    return emptyResponse()
+    return emptyAnswer()
   })
 }
 
@@ -106,7 +106,7 @@ async function putBack(
   client: WorkingClient,
   queue: RedisQueue,
   { command = 'job', failed, again }: ParameterValues<typeof FINISHING>,
-): Promise<Response> {
+): Promise<Answer> {
   if (failed !== undefined || again !== undefined) throw new Problem(400, 'lease is missing')
   const job = await readJob(c.req.raw, deps)
   const [{ id, disposition }] = await Promise.all([
@@ -115,7 +115,7 @@ async function putBack(
     queue.countFailure().catch(() => {}),
   ])
   client.failed()
-  return jsonResponse(201, JSON.stringify({ id, disposition }))
+  return jsonAnswer(201, JSON.stringify({ id, disposition }))
 }
 
 /** Renews the lease, and notes progress and lines of the log. */
@@ -123,7 +123,7 @@ function renewJob(
   c: RouteContext,
   deps: GatewayDeps,
   query: ParameterValues<typeof RENEWING>,
-): Promise<Response> {
+): Promise<Answer> {
   const name = queueName(c)
   const client = WorkingClient.of(c, deps, name)
   return deps.queues.use(name, async (queue) => {
@@ -138,6 +138,6 @@ function renewJob(
     const answer = renewalText(job, lease, renewal)
     if (renewal === 'held' && progress !== undefined) await job.progress(JsonText.parse(progress))
     if (renewal === 'held') await job.log(...[values.log ?? []].flat())
-    return jsonResponse(200, answer)
+    return jsonAnswer(200, answer)
   })
 }

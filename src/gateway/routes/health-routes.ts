@@ -1,4 +1,4 @@
-import { jsonResponse } from '../http/responses.ts'
+import { jsonAnswer } from '../http/answer.ts'
 import { Problem } from '../problem.ts'
 import { type Route, route } from './route.ts'
 
@@ -13,7 +13,7 @@ export const HEALTH_ROUTES: readonly Route[] = [
     scope: 'public',
     effect: 'reads',
     summary: 'Tells that the process lives.',
-    handle: () => jsonResponse(200, '{"status":"ok"}'),
+    handle: () => jsonAnswer(200, '{"status":"ok"}'),
   }),
   route({
     method: 'GET',
@@ -25,7 +25,7 @@ export const HEALTH_ROUTES: readonly Route[] = [
     async handle(_c, { lifecycle, locker }) {
       if (!lifecycle.isOpen) throw new Problem(503, 'gateway is closing')
       await locker.ready({ timeout: READY_WITHIN })
-      return jsonResponse(200, '{"status":"ready"}')
+      return jsonAnswer(200, '{"status":"ready"}')
     },
   }),
 ]

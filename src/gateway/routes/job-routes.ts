@@ -3,11 +3,11 @@ import type { Job, JobStatus, RedisQueue } from '../../queue/index.ts'
 import type { GatewayDeps } from '../deps.ts'
 import type { RouteContext } from '../env.ts'
 import { isFinished } from '../events/job-feed.ts'
+import { type Answer, emptyAnswer, jsonAnswer } from '../http/answer.ts'
 import { jobMembers } from '../http/job-text.ts'
 import { objectText } from '../http/json.ts'
 import { queueName } from '../http/names.ts'
 import type { ParameterValues } from '../http/parameters.ts'
-import { emptyResponse, jsonResponse } from '../http/responses.ts'
 import { waitHasEnded, waitOf, waitParameter, whileWanted } from '../http/waiting.ts'
 import { type JobView, jobView } from '../overview/job-view.ts'
 import { Problem } from '../problem.ts'
@@ -50,7 +50,7 @@ export const JOB_ROUTES: readonly Route[] = [
     handle: (c, deps) =>
       change(c, deps, async (queue, id) => {
         if (!(await queue.cancel(id))) throw new Problem(409, 'job has finished', { id })
-        return jsonResponse(200, JSON.stringify({ id, response: 'cancelled' }))
+        return jsonAnswer(200, JSON.stringify({ id, response: 'cancelled' }))
       }),
   }),
   route({
@@ -64,7 +64,7 @@ export const JOB_ROUTES: readonly Route[] = [
     handle: (c, deps) =>
       change(c, deps, async (queue, id) => {
         if (!(await queue.retry(id))) throw new Problem(409, 'job has not finished', { id })
-        return jsonResponse(200, JSON.stringify({ id, response: 'retried' }))
+        return jsonAnswer(200, JSON.stringify({ id, response: 'retried' }))
       }),
   }),
   route({
@@ -78,7 +78,7 @@ export const JOB_ROUTES: readonly Route[] = [
     handle: (c, deps) =>
       change(c, deps, async (queue, id) => {
         if (!(await queue.remove(id))) throw noSuchJob()
-        return emptyResponse()
+        return emptyAnswer()
       }),
   }),
 ]
@@ -95,8 +95,8 @@ function noSuchJob(): Problem {
 function change(
   c: RouteContext,
   deps: GatewayDeps,
-  run: (queue: RedisQueue, id: string) => Promise<Response>,
-): Promise<Response> {
+  run: (queue: RedisQueue, id: string) => Promise<Answer>,
+): Promise<Answer> {
   const name = queueName(c)
   return deps.queues.use(name, async (queue) => {
     const status = await queue.status(idOf(c))
@@ -106,18 +106,14 @@ function change(
 }
 
 /** The state of a job. With `wait`, when it has finished, or at the end of the wait. */
-function getJob(
-  c: RouteContext,
-  deps: GatewayDeps,
-  query: ParameterValues<typeof WAITING>,
-): Promise<Response> {
+function getJob(c: RouteContext, deps: GatewayDeps, query: ParameterValues<typeof WAITING>): Promise<Answer> {
   const name = queueName(c)
   const wait = waitOf(c, query, deps)
   const { queues } = deps
   const answer = async (queue: RedisQueue) => {
     const status = await (wait > 0 ? finishedStatus(c, deps, queue, wait) : queue.status(idOf(c)))
     if (!status) throw noSuchJob()
-    return jsonResponse(200, statusText(name, status, await jobView(deps.overviewSources, queue, status)))
+    return jsonAnswer(200, statusText(name, status, await jobView(deps.overviewSources, queue, status)))
   }
   return wait > 0 ? queues.wait(name, answer) : queues.use(name, answer)
 }
@@ -171,12 +167,12 @@ function statusText(queue: string, status: JobStatus, { why, due, runner }: JobV
   })
 }
 
-function getLog(c: RouteContext, deps: GatewayDeps): Promise<Response> {
+function getLog(c: RouteContext, deps: GatewayDeps): Promise<Answer> {
   const name = queueName(c)
   return deps.queues.use(name, async (queue) => {
     const id = idOf(c)
     const lines = await queue.logs(id)
     if (lines.length === 0 && !(await queue.status(id))) throw noSuchJob()
-    return jsonResponse(200, JSON.stringify({ id, log: lines }))
+    return jsonAnswer(200, JSON.stringify({ id, log: lines }))
   })
 }

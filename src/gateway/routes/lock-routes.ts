@@ -5,13 +5,13 @@ import type { Done, Peek, TokenLease } from '../../locker/index.ts'
 import type { GatewayDeps } from '../deps.ts'
 import { inSeconds } from '../duration.ts'
 import type { RouteContext } from '../env.ts'
+import { type Answer, emptyAnswer, jsonAnswer } from '../http/answer.ts'
 import { handOver } from '../http/hand-over.ts'
 import { checkProgress, objectText, readJson, readMembers, textOf } from '../http/json.ts'
 import { leaseParameter, MAX_LEASE } from '../http/lease.ts'
 import { checkedKey } from '../http/names.ts'
 import { duration, type ParameterValues } from '../http/parameters.ts'
 import { errorOf } from '../http/reason.ts'
-import { emptyResponse, jsonResponse } from '../http/responses.ts'
 import { waitHasEnded, waitOf, waitParameter, whileWanted } from '../http/waiting.ts'
 import { lockView } from '../overview/key-views.ts'
 import { RECENT } from '../overview/recent-answers.ts'
@@ -127,7 +127,7 @@ function lockKey({ req }: RouteContext): string {
 }
 
 /** The state of a key. Times are in seconds. */
-async function peekKey(c: RouteContext, deps: GatewayDeps): Promise<Response> {
+async function peekKey(c: RouteContext, deps: GatewayDeps): Promise<Answer> {
   const { locker, overviewSources } = deps
   const key = lockKey(c)
   const { status, lock, value }: Peek = await locker.peek(key)
@@ -154,7 +154,7 @@ async function peekKey(c: RouteContext, deps: GatewayDeps): Promise<Response> {
       stale: inSeconds(value.staleLeft),
     },
   }
-  return jsonResponse(200, JSON.stringify(answer))
+  return jsonAnswer(200, JSON.stringify(answer))
 }
 
 /** The outcome of whoever computes the key, never a lease. */
@@ -162,18 +162,18 @@ async function waitForKey(
   c: RouteContext,
   deps: GatewayDeps,
   query: ParameterValues<typeof WAITING>,
-): Promise<Response> {
+): Promise<Answer> {
   const key = lockKey(c)
   const wait = waitOf(c, query, deps)
   const result = await whileWanted(c.req.raw, deps.lifecycle, (signal) =>
     unlessWaitEnds(() => deps.locker.wait(key, { signal, timeout: Math.max(wait, CLAIM_WITHIN) })),
   )
   if (result === WAIT_ENDED) throw new Problem(504, 'timeout', { detail: 'There is no outcome yet' })
-  return doneResponse(result)
+  return doneAnswer(result)
 }
 
-function doneResponse(result: unknown): Response {
-  return jsonResponse(200, objectText({ status: '"done"', result: textOf(result) }))
+function doneAnswer(result: unknown): Answer {
+  return jsonAnswer(200, objectText({ status: '"done"', result: textOf(result) }))
 }
 
 const WAIT_ENDED: unique symbol = Symbol('the wait has ended')
@@ -193,16 +193,16 @@ async function claimKey(
   c: RouteContext,
   deps: GatewayDeps,
   query: ParameterValues<typeof CLAIMING>,
-): Promise<Response> {
+): Promise<Answer> {
   const key = lockKey(c)
   const ticket = await claimed(c, deps, key, query.lease, waitOf(c, query, deps))
   if (ticket === WAIT_ENDED)
     throw new Problem(423, 'locked', { detail: 'The wait has ended before the key was free' })
-  if (ticket.status === 'done') return doneResponse(ticket.result)
+  if (ticket.status === 'done') return doneAnswer(ticket.result)
   const { fence, token, lease } = ticket
   deps.clients.holdings.holdsKey({ key, record: recordOf(key, deps), fence, lease })
-  const answer = JSON.stringify({ status: 'locked', fence, lease: token })
-  const { response, sent } = await handOver(c, answer, { 'x-lease': token })
+  const text = JSON.stringify({ status: 'locked', fence, lease: token })
+  const { answer, sent } = await handOver(c, text, { 'x-lease': token })
   const settle = async () => {
     if (await sent) return
     // If the store does not answer, the lease ends by itself.
@@ -210,7 +210,7 @@ async function claimKey(
     keyEnded(ticket, deps)
   }
   void deps.lifecycle.track(settle)
-  return response
+  return answer
 }
 
 async function claimed(
@@ -260,29 +260,29 @@ function leaseOf(c: RouteContext, { locker }: GatewayDeps): TokenLease {
 type KeepingQuery = ParameterValues<typeof KEEPING>
 
 /** The body is the result. */
-async function publish(c: RouteContext, deps: GatewayDeps, { ttl }: KeepingQuery): Promise<Response> {
+async function publish(c: RouteContext, deps: GatewayDeps, { ttl }: KeepingQuery): Promise<Answer> {
   const lease = leaseOf(c, deps)
   const result = await readJson(c.req.raw, deps)
   if (!result) throw new Problem(400, 'result is missing')
   await lease.publish(result, { ttl })
   keyEnded(lease, deps)
-  return emptyResponse()
+  return emptyAnswer()
 }
 
 /** The body is the reason. */
-async function fail(c: RouteContext, deps: GatewayDeps, { ttl }: KeepingQuery): Promise<Response> {
+async function fail(c: RouteContext, deps: GatewayDeps, { ttl }: KeepingQuery): Promise<Answer> {
   const lease = leaseOf(c, deps)
   await lease.fail(errorOf(await readJson(c.req.raw, deps)), { ttl })
   keyEnded(lease, deps)
-  return emptyResponse()
+  return emptyAnswer()
 }
 
 /** Another client may have the key. */
-async function release(c: RouteContext, deps: GatewayDeps): Promise<Response> {
+async function release(c: RouteContext, deps: GatewayDeps): Promise<Answer> {
   const lease = leaseOf(c, deps)
   await lease.release()
   keyEnded(lease, deps)
-  return emptyResponse()
+  return emptyAnswer()
 }
 
 /** Renews the lease, and shows progress. */
@@ -290,7 +290,7 @@ async function renew(
   c: RouteContext,
   deps: GatewayDeps,
   query: ParameterValues<typeof RENEWING>,
-): Promise<Response> {
+): Promise<Answer> {
   const held = leaseOf(c, deps)
   const lease = query.lease ?? Math.min(held.lease, MAX_LEASE)
   const { texts } = await readMembers(c.req.raw, deps, RENEWAL_BODY)
@@ -303,5 +303,5 @@ async function renew(
   const { key, fence } = held
   deps.clients.holdings.holdsKey({ key, record: recordOf(key, deps), fence, lease }, progress)
   if (progress !== undefined) await held.progress(JsonText.parse(progress))
-  return jsonResponse(200, JSON.stringify({ left: inSeconds(lease) }))
+  return jsonAnswer(200, JSON.stringify({ left: inSeconds(lease) }))
 }

@@ -1,4 +1,4 @@
-import { textResponse } from '../http/responses.ts'
+import { Answer } from '../http/answer.ts'
 import { type Route, route } from './route.ts'
 
 /** Figures for Prometheus. */
@@ -15,7 +15,7 @@ export const METRICS_ROUTES: readonly Route[] = [
     },
     async handle(_c, { metrics }) {
       const { text, contentType } = await metrics.scrape()
-      return textResponse(text, { status: 200, headers: { 'content-type': contentType } })
+      return new Answer(200, { 'content-type': contentType }, text)
     },
   }),
 ]

@@ -4,10 +4,10 @@ import { noteAction } from '../clients/audit.ts'
 import type { GatewayDeps } from '../deps.ts'
 import { inSeconds } from '../duration.ts'
 import type { RouteContext } from '../env.ts'
+import { type Answer, emptyAnswer, jsonAnswer } from '../http/answer.ts'
 import { objectText, readMembers, textOf } from '../http/json.ts'
 import { queueName } from '../http/names.ts'
 import { flag, type ParameterValues } from '../http/parameters.ts'
-import { emptyResponse, jsonResponse } from '../http/responses.ts'
 import { Problem } from '../problem.ts'
 import { type Route, route } from './route.ts'
 
@@ -112,17 +112,17 @@ export const QUEUE_ROUTES: readonly Route[] = [
   ),
 ]
 
-function eraseQueue(c: RouteContext, deps: GatewayDeps): Promise<Response> {
+function eraseQueue(c: RouteContext, deps: GatewayDeps): Promise<Answer> {
   const name = queueName(c)
   return deps.queues.use(name, async (queue) => {
     await queue.erase()
-    return emptyResponse()
+    return emptyAnswer()
   })
 }
 
-function getCounts(c: RouteContext, deps: GatewayDeps): Promise<Response> {
+function getCounts(c: RouteContext, deps: GatewayDeps): Promise<Answer> {
   const name = queueName(c)
-  return deps.queues.use(name, async (queue) => jsonResponse(200, JSON.stringify(await statisticsOf(queue))))
+  return deps.queues.use(name, async (queue) => jsonAnswer(200, JSON.stringify(await statisticsOf(queue))))
 }
 
 /** What is told of a queue: presque's names, and more. */
@@ -148,26 +148,26 @@ async function ageOfFirst(queue: RedisQueue): Promise<number | undefined> {
   return first && inSeconds(Math.max(0, Date.now() - first.generation / 1000))
 }
 
-function getControl(c: RouteContext, deps: GatewayDeps): Promise<Response> {
+function getControl(c: RouteContext, deps: GatewayDeps): Promise<Answer> {
   const name = queueName(c)
   return deps.queues.use(name, async (queue) => {
     const isStopped = (await queue.paused()).includes('')
-    return jsonResponse(200, JSON.stringify({ queue: name, status: isStopped ? '0' : '1' }))
+    return jsonAnswer(200, JSON.stringify({ queue: name, status: isStopped ? '0' : '1' }))
   })
 }
 
-function setControl(c: RouteContext, deps: GatewayDeps): Promise<Response> {
+function setControl(c: RouteContext, deps: GatewayDeps): Promise<Answer> {
   const name = queueName(c)
   return deps.queues.use(name, async (queue) => {
     const { values } = await readMembers(c.req.raw, deps, CONTROL)
     noteAction(c, { action: values.status })
     if (values.status === 'stop') await queue.pause()
     else await queue.resume()
-    return jsonResponse(200, JSON.stringify({ queue: name, response: 'updated' }))
+    return jsonAnswer(200, JSON.stringify({ queue: name, response: 'updated' }))
   })
 }
 
-function getStatus(c: RouteContext, deps: GatewayDeps, { with_desc }: DescribedQuery): Promise<Response> {
+function getStatus(c: RouteContext, deps: GatewayDeps, { with_desc }: DescribedQuery): Promise<Answer> {
   const name = queueName(c)
   return deps.queues.use(name, async (queue) => {
     const { waiting } = await queue.counts()
@@ -177,7 +177,7 @@ function getStatus(c: RouteContext, deps: GatewayDeps, { with_desc }: DescribedQ
       size: String(waiting),
       jobs: listed && `[${listed.join(',')}]`,
     })
-    return jsonResponse(200, text)
+    return jsonAnswer(200, text)
   })
 }
 
@@ -202,7 +202,7 @@ async function getStatuses(
   _c: RouteContext,
   deps: GatewayDeps,
   { with_desc }: DescribedQuery,
-): Promise<Response> {
+): Promise<Answer> {
   const names = await deps.queues.names()
   const queues = with_desc
     ? await ofEach(deps, names, async (queue) => ({
@@ -210,13 +210,13 @@ async function getStatuses(
         size: (await queue.counts()).waiting,
       }))
     : names
-  return jsonResponse(200, JSON.stringify({ queues, size: names.length }))
+  return jsonAnswer(200, JSON.stringify({ queues, size: names.length }))
 }
 
-async function getStatistics(_c: RouteContext, deps: GatewayDeps): Promise<Response> {
+async function getStatistics(_c: RouteContext, deps: GatewayDeps): Promise<Answer> {
   const names = await deps.queues.names()
   const queues = await ofEach(deps, names, statisticsOf)
-  return jsonResponse(200, JSON.stringify({ queues, size: names.length }))
+  return jsonAnswer(200, JSON.stringify({ queues, size: names.length }))
 }
 
 /** Asks the queues that were used last, some at once. */

@@ -2,6 +2,7 @@ import { z } from 'zod'
 import type { Effect, RequiredScope } from '../access.ts'
 import type { GatewayDeps } from '../deps.ts'
 import type { RouteContext } from '../env.ts'
+import type { Answer } from '../http/answer.ts'
 import type { Parameters, ParameterValues } from '../http/parameters.ts'
 
 export type Method = 'GET' | 'POST' | 'PUT' | 'PATCH' | 'DELETE'
@@ -38,7 +39,7 @@ export type RouteHandler<Query> = (
   context: RouteContext,
   deps: GatewayDeps,
   query: Query,
-) => Response | Promise<Response>
+) => Answer | Promise<Answer>
 
 interface RouteDeclaration<P extends Parameters> extends Omit<Route, 'query' | 'handle'> {
   readonly query?: P

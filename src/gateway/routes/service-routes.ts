@@ -2,11 +2,11 @@ import { z } from 'zod'
 import type { JsonText } from '../../kernel/codec/json-text.ts'
 import type { GatewayDeps } from '../deps.ts'
 import type { RouteContext } from '../env.ts'
+import { type Answer, jsonAnswer } from '../http/answer.ts'
 import { eventStream } from '../http/event-stream.ts'
 import { readJson, textOf } from '../http/json.ts'
 import { nameInPath } from '../http/names.ts'
 import { count, duration, flag, type ParameterValues } from '../http/parameters.ts'
-import { jsonResponse } from '../http/responses.ts'
 import { waitOf, waitParameter, whileWanted } from '../http/waiting.ts'
 import {
   callService,
@@ -59,7 +59,7 @@ async function call(
   c: RouteContext,
   deps: GatewayDeps,
   query: ParameterValues<typeof CALLING>,
-): Promise<Response> {
+): Promise<Answer> {
   const names = { service: nameInPath(c, 'service'), event: nameInPath(c, 'event') }
   const args = argumentsOf(await readJson(c.req.raw, deps))
   const serviceCall = { ...names, ...query, args, wait: waitOf(c, query, deps) }
@@ -67,11 +67,11 @@ async function call(
   const text = await whileWanted(c.req.raw, deps.lifecycle, (signal) =>
     callService(deps, serviceCall, signal),
   )
-  return jsonResponse(200, text)
+  return jsonAnswer(200, text)
 }
 
 /** A call that fails is told as the event `error`. A client that goes ends it. */
-function streamReply(c: RouteContext, deps: GatewayDeps, serviceCall: ServiceCall): Response {
+function streamReply(c: RouteContext, deps: GatewayDeps, serviceCall: ServiceCall): Answer {
   return eventStream(c, deps, async (stream) => {
     const chunks = streamService(deps, serviceCall, stream.signal)
     void stream.ended.then(() => chunks.return())

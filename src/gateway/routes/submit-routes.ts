@@ -5,10 +5,10 @@ import type { Job, RedisQueue, SubmitOptions } from '../../queue/index.ts'
 import { noteAction } from '../clients/audit.ts'
 import type { GatewayDeps } from '../deps.ts'
 import type { RouteContext } from '../env.ts'
+import { type Answer, jsonAnswer } from '../http/answer.ts'
 import { elementTexts, memberTexts, parseJson, readJson, textOf } from '../http/json.ts'
 import { checkedKey, invalidParameter, queueName } from '../http/names.ts'
 import { command, count, duration, key, type ParameterValues, text, word } from '../http/parameters.ts'
-import { jsonResponse } from '../http/responses.ts'
 import { waitHasEnded, waitOf, waitParameter, whileWanted } from '../http/waiting.ts'
 import { internalProblem, Problem, problemOf } from '../problem.ts'
 import { type Route, route } from './route.ts'
@@ -121,7 +121,7 @@ interface Post {
   readonly dedupe: 'none' | 'uniq' | 'key'
 }
 
-async function postJob(c: RouteContext, deps: GatewayDeps, query: SingleQuery): Promise<Response> {
+async function postJob(c: RouteContext, deps: GatewayDeps, query: SingleQuery): Promise<Answer> {
   const queue = queueName(c)
   const { command = 'job' } = query
   const { dedupe, options } = dedupeOptions(query, c.req.header('idempotency-key'))
@@ -140,11 +140,11 @@ async function postJob(c: RouteContext, deps: GatewayDeps, query: SingleQuery): 
   }
 }
 
-async function submit(c: RouteContext, deps: GatewayDeps, queue: RedisQueue, post: Post): Promise<Response> {
+async function submit(c: RouteContext, deps: GatewayDeps, queue: RedisQueue, post: Post): Promise<Answer> {
   const { id, disposition } = await queue.enqueue(post.command, post.job, post.options)
   noteAction(c, { id })
   const headers = { location: locationOf(deps, post.queue, id) }
-  return jsonResponse(disposition === 'created' ? 201 : 200, JSON.stringify({ id, disposition }), headers)
+  return jsonAnswer(disposition === 'created' ? 201 : 200, JSON.stringify({ id, disposition }), headers)
 }
 
 /** Answers with the result. The job was accepted then, and goes on when the client is gone, or the wait ends: 202. */
@@ -154,7 +154,7 @@ async function submitAndWait(
   queue: RedisQueue,
   { queue: name, command, job: payload, options }: Post,
   wait: number,
-): Promise<Response> {
+): Promise<Answer> {
   const { id, accepted, outcome } = await whileWanted(c.req.raw, deps.lifecycle, async (signal) => {
     // The job is posted also for a client that is gone.
     const limits = signal.aborted ? { timeout: 1 } : { timeout: wait, signal }
@@ -165,12 +165,12 @@ async function submitAndWait(
   })
   try {
     const result = await outcome
-    return jsonResponse(200, textOf(result))
+    return jsonAnswer(200, textOf(result))
   } catch (error) {
     // A job that is cancelled when nobody waits does not go on.
     if (!waitHasEnded(error) || options.abortUnwanted) throw error
     await accepted()
-    return jsonResponse(202, JSON.stringify({ id }), { location: locationOf(deps, name, id) })
+    return jsonAnswer(202, JSON.stringify({ id }), { location: locationOf(deps, name, id) })
   }
 }
 
@@ -192,7 +192,7 @@ function refusalOf(error: unknown, dedupe: Post['dedupe']): unknown {
 }
 
 /** Jobs of one post, each byte for byte. All are checked before the first is submitted. */
-async function postJobs(c: RouteContext, deps: GatewayDeps, query: SeveralQuery): Promise<Response> {
+async function postJobs(c: RouteContext, deps: GatewayDeps, query: SeveralQuery): Promise<Answer> {
   const queue = queueName(c)
   const { command = 'job' } = query
   const key = keyOf(query, c.req.header('idempotency-key'))
@@ -214,7 +214,7 @@ async function postJobs(c: RouteContext, deps: GatewayDeps, query: SeveralQuery)
   noteAction(c, { count: accepted })
   if (refused?.status === 'rejected') throw partlyRefused(refused.reason, answers, key !== undefined)
   const isNew = jobs.length === 0 || answers.some(({ disposition }) => disposition === 'created')
-  return jsonResponse(isNew ? 201 : 200, JSON.stringify({ jobs: answers }))
+  return jsonAnswer(isNew ? 201 : 200, JSON.stringify({ jobs: answers }))
 }
 
 /** What became of one job of several. */

@@ -4,6 +4,7 @@ import type { RedisQueue, TakenJob } from '../../queue/index.ts'
 import { WorkingClient } from '../clients/working-client.ts'
 import type { GatewayDeps } from '../deps.ts'
 import type { RouteContext } from '../env.ts'
+import type { Answer } from '../http/answer.ts'
 import { type HandOver, handOver } from '../http/hand-over.ts'
 import { objectText } from '../http/json.ts'
 import { leaseHeader, leaseParameter } from '../http/lease.ts'
@@ -79,11 +80,7 @@ export const TAKE_ROUTES: readonly Route[] = [
   ),
 ]
 
-function takeJob(
-  c: RouteContext,
-  deps: GatewayDeps,
-  query: ParameterValues<typeof TAKING>,
-): Promise<Response> {
+function takeJob(c: RouteContext, deps: GatewayDeps, query: ParameterValues<typeof TAKING>): Promise<Answer> {
   const name = queueName(c)
   const { lease } = query
   const take = takeOf(c, deps, query)
@@ -103,11 +100,7 @@ function takeJob(
   })
 }
 
-function takeJobs(
-  c: RouteContext,
-  deps: GatewayDeps,
-  query: ParameterValues<typeof BATCH>,
-): Promise<Response> {
+function takeJobs(c: RouteContext, deps: GatewayDeps, query: ParameterValues<typeof BATCH>): Promise<Answer> {
   const name = queueName(c)
   const { lease, batch_size: size = DEFAULT_BATCH } = query
   const take = takeOf(c, deps, query)
@@ -209,10 +202,10 @@ function settleLater(
   { lifecycle, queues, clock }: GatewayDeps,
   name: string,
   client: WorkingClient,
-  { response, sent }: HandOver,
+  { answer, sent }: HandOver,
   jobs: readonly TakenJob[],
   forGood: boolean,
-): Response {
+): Answer {
   const settle = async () => {
     const stopRenewing = forGood ? renewAll(jobs, clock) : () => {}
     const isSent = await sent.finally(stopRenewing)
@@ -223,7 +216,7 @@ function settleLater(
   }
   // Once the gateway is closed, their leases end.
   lifecycle.track(() => queues.use(name, settle)).catch(() => {})
-  return response
+  return answer
 }
 
 /** Renews the leases of jobs whose answer is being read. The returned function ends that. */

@@ -3,10 +3,10 @@ import { noteAction } from '../clients/audit.ts'
 import type { GatewayDeps } from '../deps.ts'
 import { inSeconds } from '../duration.ts'
 import type { RouteContext } from '../env.ts'
+import { type Answer, jsonAnswer } from '../http/answer.ts'
 import { objectText, textOf } from '../http/json.ts'
 import { queueName } from '../http/names.ts'
 import { count, flag, name, type ParameterValues, text, word } from '../http/parameters.ts'
-import { jsonResponse } from '../http/responses.ts'
 import { Problem } from '../problem.ts'
 import { type Route, route } from '../routes/route.ts'
 import { type ScanBounds, type ScanPosition, type SearchedState, STATES, scanJobs } from './job-scan.ts'
@@ -102,7 +102,7 @@ function search(
   c: RouteContext,
   deps: GatewayDeps,
   { cursor, limit = DEFAULT_PAGE, ...query }: ParameterValues<typeof SEARCHING>,
-): Promise<Response> {
+): Promise<Answer> {
   const filter = filterOf(query, STATES)
   const from = positionOf(cursor)
   const bounds = { ...SEARCH, found: limit }
@@ -115,7 +115,7 @@ function search(
       scanned: String(scanned),
       cursor: next ? `"${next.state}-${next.offset}"` : 'null',
     })
-    return jsonResponse(200, answer)
+    return jsonAnswer(200, answer)
   })
 }
 
@@ -159,7 +159,7 @@ async function act(
   c: RouteContext,
   deps: GatewayDeps,
   { expect, dry = false, ...query }: ParameterValues<typeof ACTING>,
-): Promise<Response> {
+): Promise<Answer> {
   const action = ACTIONS[c.req.param('action') ?? '']
   if (!action || !Object.hasOwn(ACTIONS, c.req.param('action') ?? ''))
     throw new Problem(404, 'no such action')
@@ -175,12 +175,12 @@ async function act(
     const ids = [...new Set(jobs)]
     const matched = ids.length
     const complete = next === undefined
-    if (dry) return jsonResponse(200, JSON.stringify({ matched, scanned, complete }))
+    if (dry) return jsonAnswer(200, JSON.stringify({ matched, scanned, complete }))
     if (matched !== expect)
       throw new Problem(409, 'count differs', { detail: `${matched} jobs match, expected ${expect}` })
     const done = await changeAll(queue, ids, action.change)
     noteAction(c, { count: done })
-    return jsonResponse(200, JSON.stringify({ matched, done, failed: matched - done, complete }))
+    return jsonAnswer(200, JSON.stringify({ matched, done, failed: matched - done, complete }))
   })
 }
 
