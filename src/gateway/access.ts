@@ -4,6 +4,9 @@ import type { RouteContext } from './env.ts'
 import { type AccessToken, holderOf, type ResolvedGatewayOptions, SCOPES, type Scope } from './options.ts'
 import { Problem } from './problem.ts'
 
+/** Most authorities that are remembered: a client chooses the port in its header. */
+const MAX_KNOWN = 100
+
 /** What a route does. Taking a job is a change. */
 export type Effect = 'reads' | 'changes'
 
@@ -37,6 +40,8 @@ export interface Caller {
  */
 export class Access {
   readonly #hosts: ReadonlySet<string>
+  /** Authorities that name one of them: to parse one costs more than all else that is checked. */
+  readonly #ours = new Set<string>()
   /** Undefined: no token is needed. */
   readonly #tokens: readonly KnownToken[] | undefined
   readonly #sessions: CookieSessions
@@ -92,10 +97,10 @@ export class Access {
   check(context: RouteContext, scope: RequiredScope, effect: Effect): void {
     if (scope === 'public') return
     const { req } = context
-    const url = new URL(req.url)
-    this.#checkHost(url, req.header('host'))
+    const authority = authorityOf(req.url)
+    this.#checkHost(authority, req.header('host'))
     if (effect === 'changes') {
-      checkOrigin(url, req.header('origin'), req.header('sec-fetch-site'))
+      checkOrigin(authority, req.header('origin'), req.header('sec-fetch-site'))
       // The router gives a HEAD to the route of GET.
       if (req.raw.method === 'HEAD')
         throw new Problem(405, 'method not allowed', { headers: { allow: 'GET' } })
@@ -109,16 +114,24 @@ export class Access {
    * @throws Problem
    */
   checkUpgrade(url: URL, header: Headers): Caller | undefined {
-    this.#checkHost(url, header('host'))
-    checkOrigin(url, header('origin'), header('sec-fetch-site'))
+    this.#checkHost(url.host, header('host'))
+    checkOrigin(url.host, header('origin'), header('sec-fetch-site'))
     const caller = this.#callerOf(header)
     if (caller) checkSession(caller, header)
     return caller
   }
 
-  #checkHost(url: URL, header: string | undefined): void {
-    if (this.#hosts.has(url.hostname) && (header === undefined || this.#hosts.has(hostnameOf(header)))) return
+  #checkHost(authority: string, header: string | undefined): void {
+    if (this.#isOurs(authority) && (header === undefined || this.#isOurs(header))) return
     throw new Problem(421, 'unknown host', { detail: 'The option `hosts` of the gateway lists its names' })
+  }
+
+  #isOurs(authority: string): boolean {
+    if (this.#ours.has(authority)) return true
+    if (!this.#hosts.has(hostnameOf(authority))) return false
+    if (this.#ours.size >= MAX_KNOWN) this.#ours.clear()
+    this.#ours.add(authority)
+    return true
   }
 
   #checkCaller(context: RouteContext, scope: Scope, effect: Effect): void {
@@ -183,10 +196,16 @@ interface KnownToken {
   grant: AccessToken
 }
 
+/** What stands between the scheme and the path of a URL. */
+function authorityOf(url: string): string {
+  const start = url.indexOf('//') + 2
+  return url.slice(start, url.indexOf('/', start))
+}
+
 /** The name in a Host header, as it stands in a URL. '' if it is malformed. */
-function hostnameOf(header: string): string {
+function hostnameOf(authority: string): string {
   try {
-    const url = new URL(`http://${header}`)
+    const url = new URL(`http://${authority}`)
     return url.username === '' && url.password === '' && url.pathname === '/' ? url.hostname : ''
   } catch {
     return ''
@@ -198,8 +217,8 @@ function hostnameOf(header: string): string {
  * is another one.
  * @throws Problem 403
  */
-function checkOrigin(url: URL, origin: string | undefined, site: string | undefined): void {
-  const isOurs = origin === undefined || hostOf(origin) === url.host
+function checkOrigin(authority: string, origin: string | undefined, site: string | undefined): void {
+  const isOurs = origin === undefined || hostOf(origin) === authority
   if (isOurs && (site === undefined || site === 'same-origin' || site === 'none')) return
   throw new Problem(403, 'cross-site request')
 }

@@ -2,7 +2,7 @@ import type { Hono } from 'hono'
 import { audited } from './clients/audit.ts'
 import type { GatewayDeps } from './deps.ts'
 import type { GatewayEnv, RouteContext } from './env.ts'
-import { readParameters } from './http/parameters.ts'
+import { ParameterReader } from './http/parameters.ts'
 import type { Route } from './routes/route.ts'
 
 /** What the router is given: the answer itself is in the environment. */
@@ -17,10 +17,11 @@ export function addRoute(
   const { access, metrics } = deps
   const paths = [path].flat()
   const [pattern = ''] = paths
+  const parameters = new ParameterReader(query)
   const answer = (c: RouteContext) => {
     metrics.requests?.routed(c.req.raw, pattern)
     access.check(c, scope, effect)
-    return handle(c, deps, readParameters(c.req.url, query))
+    return handle(c, deps, parameters.read(c.req.url))
   }
   app.on(method, paths, async (c) => {
     c.env.answer = await (action === undefined

@@ -15,6 +15,7 @@ export interface OutgoingResponse {
   /** Of HTTP/2. */
   readonly stream?: { readonly destroyed: boolean } | undefined
   once(event: 'finish' | 'close', listener: () => void): unknown
+  removeListener(event: 'close', listener: () => void): unknown
 }
 
 /** The connection of a client. Also a response that waits for others on it, and has no socket yet, ends with it. */

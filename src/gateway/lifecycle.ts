@@ -1,4 +1,4 @@
-import { setMaxListeners } from 'node:events'
+import { TransientSet } from '../kernel/collections.ts'
 import type { Clock } from '../kernel/time.ts'
 
 /**
@@ -14,16 +14,14 @@ export class Lifecycle {
   readonly #clock: Clock
   readonly #ending = new AbortController()
   #state: 'open' | 'draining' | 'ending' | 'closed' = 'open'
-  /** Requests that wait for a job, a result or a key. Written by `whileWanted`. */
-  waiting = 0
+  /** Of the requests that wait. Not listeners of a signal: it would look through all of them when one is removed. */
+  readonly #waits = new TransientSet<AbortController>()
   /** Requests that are not answered, and jobs whose hand-over is not over. */
   #running = 0
   #onIdle: (() => void) | undefined
 
   constructor(clock: Clock) {
     this.#clock = clock
-    // Every request that waits listens.
-    setMaxListeners(0, this.#ending.signal)
   }
 
   get isOpen(): boolean {
@@ -37,6 +35,22 @@ export class Lifecycle {
   /** Aborts when requests must stop waiting: they are answered then as at the end of their wait. */
   get ending(): AbortSignal {
     return this.#ending.signal
+  }
+
+  /** Number of requests that wait for a job, a result or a key. */
+  get waiting(): number {
+    return this.#waits.size
+  }
+
+  /** Runs something that waits. `controller`, of the signal that it is given, aborts when requests must stop waiting. */
+  async wait<T>(controller: AbortController, run: (signal: AbortSignal) => Promise<T>): Promise<T> {
+    if (this.#ending.signal.aborted) controller.abort()
+    this.#waits.add(controller)
+    try {
+      return await run(controller.signal)
+    } finally {
+      this.#waits.delete(controller)
+    }
   }
 
   /** Runs something that `close` waits for. */
@@ -61,6 +75,7 @@ export class Lifecycle {
     await this.#idle(grace)
     this.#state = 'ending'
     this.#ending.abort()
+    for (const controller of this.#waits) controller.abort()
     await this.#idle(limit)
     this.#state = 'closed'
   }

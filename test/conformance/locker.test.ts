@@ -775,6 +775,37 @@ const REGRESSIONS: Record<string, Op[]> = {
     { type: 'wait', ms: -1 },
     { type: 'repeat', back: 0 },
   ],
+  'an invalidated value that no flight may read, when the clock went back to where one might': [
+    { type: 'claim', flight: 1, ...PLAIN_CLAIM },
+    { type: 'claim', flight: 2, ...PLAIN_CLAIM },
+    { type: 'settle', ...PLAIN_VALUE, bytes: Uint8Array.of(1), ttl: 0, grant: 0, forged: 'no' },
+    { type: 'claim', flight: 5, ...PLAIN_CLAIM },
+    { type: 'wait', ms: 1 },
+    { type: 'invalidate', party: 0, key: 0 },
+    { type: 'wait', ms: -1 },
+    { type: 'claim', flight: 2, ...PLAIN_CLAIM },
+  ],
+  'progress of no bytes, for a flight that is parked beside a stale value': [
+    { type: 'claim', flight: 1, ...PLAIN_CLAIM },
+    {
+      type: 'settle',
+      ...PLAIN_VALUE,
+      bytes: Uint8Array.of(1),
+      ttl: 0,
+      keepStale: 5000,
+      grant: 0,
+      forged: 'no',
+    },
+    { type: 'claim', flight: 2, ...PLAIN_CLAIM },
+    { type: 'progress', bytes: Uint8Array.of(), grant: 0, forged: 'no' },
+    { type: 'claim', flight: 5, ...PLAIN_CLAIM },
+  ],
+  'a settlement of a resource that was never granted, under a fence that is 0': [
+    { type: 'claim', flight: 1, ...PLAIN_CLAIM },
+    { type: 'wait', ms: 500 },
+    { type: 'claim', flight: 9, ...PLAIN_CLAIM },
+    { type: 'settle', ...PLAIN_VALUE, bytes: Uint8Array.of(), ttl: 0, grant: 0, forged: 'current' },
+  ],
 }
 
 const settle = (ttl: 300 | 5000, grant = 0, forged: GrantOp['forged'] = 'no') =>
@@ -1123,7 +1154,7 @@ const MUTANTS: Record<string, Mutant> = {
   },
   'a settlement that is not idempotent': {
     script: 'settle',
-    from: 'if num(outcomeFence) == fence then',
+    from: 'if outcomeFence and num(outcomeFence) == fence then',
     to: 'if false then',
   },
   'flights that stay parked after a settlement': {
@@ -1198,6 +1229,16 @@ const MUTANTS: Record<string, Mutant> = {
     from: "if kind == 'n' then ttl = 0 end",
     to: '',
   },
+  'progress of no bytes, withheld from a flight that parks beside a stale value': {
+    script: 'claim',
+    from: 'value, progress }',
+    to: "value, progress ~= '' and progress }",
+  },
+  'a settlement that takes a resource without an outcome for one that fence 0 ended': {
+    script: 'settle',
+    from: 'if outcomeFence and num(outcomeFence) == fence then',
+    to: 'if num(outcomeFence) == fence then',
+  },
   'a renewal that ignores its grant': { script: 'renew', from: HELD, to: 'return true' },
   'a renewal that forgets staleUntil': {
     script: 'renew',
@@ -1257,8 +1298,8 @@ const MUTANTS: Record<string, Mutant> = {
   },
   'a stale value after its invalidation': {
     script: 'invalidate',
-    from: "{ 'vu', 'eu', 'vs', 'pu', 'v',",
-    to: "{ 'vu', 'eu', 'pu',",
+    from: "{ 'vu', 'eu', 'vs', 'pu', 'v' }",
+    to: "{ 'vu', 'eu', 'pu' }",
   },
   'an invalidated value, lost to flights that were parked for it': {
     script: 'invalidate',
@@ -1267,13 +1308,18 @@ const MUTANTS: Record<string, Mutant> = {
   },
   'an invalidated value, kept although no flight may read it': {
     script: 'invalidate',
-    from: "not readable and 'w' or nil",
-    to: 'nil',
+    from: 'if not readable then',
+    to: 'if false then',
+  },
+  'an invalidated value that is found again, empty, when the clock goes back': {
+    script: 'invalidate',
+    from: "gone[6], gone[7] = 'w', 'vf'",
+    to: "gone[6] = 'w'",
   },
   'a bypass that an invalidation does not end': {
     script: 'invalidate',
-    from: "{ 'vu', 'eu', 'vs', 'pu', 'v',",
-    to: "{ 'vu', 'eu', 'vs', 'v',",
+    from: "{ 'vu', 'eu', 'vs', 'pu', 'v' }",
+    to: "{ 'vu', 'eu', 'vs', 'v' }",
   },
   'a release with a flight parked': {
     script: 'releaseIfUnwanted',

@@ -36,7 +36,7 @@ interface Suite<Scripts, Op> {
   runs: number
   /** Sequences that random operations rarely contain. They come first. */
   rare: [Op[]][]
-  /** Counterexamples of the past, shrunk, by title. */
+  /** Counterexamples of the past, shrunk, by title. Planted bugs are shown them too. */
   regressions?: Record<string, Op[]>
   /** Scripts with a planted bug, by its name, and the runs in which it must be found. */
   mutants: Record<string, () => Scripts>

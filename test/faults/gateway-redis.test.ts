@@ -7,7 +7,7 @@ import { QueueKeys } from '../../src/queue/store/redis/queue-calls.ts'
 import { RedisCluster } from '../support/cluster.ts'
 import { type GatewayServer, serve } from '../support/gateway.ts'
 import type { RedisServer } from '../support/redis-server.ts'
-import { SentinelSet } from '../support/sentinel.ts'
+import { followsNewMaster, SentinelSet } from '../support/sentinel.ts'
 import { until } from '../support/wait.ts'
 
 const JOBS = 50
@@ -53,20 +53,22 @@ test('gateway sentinel - a failover under load: every job that was replicated en
     const posts = (async () => {
       while (!isOver) statuses.add((await call('POST', '/q/others', { body: '1' })).status)
     })()
+    const old = await set.master()
     await set.failover()
+    // The old master serves its clients until it is told, and what it is told meanwhile is lost.
+    await followsNewMaster(old)
     const stateOf = async (id: string) => {
       const { status, json } = await call('GET', `/j/jobs/${id}`)
       return status === 200 ? (json as { state: string; result?: unknown; job: unknown }) : undefined
     }
     const all = () => Promise.all(ids.map(stateOf))
-    await until(async () => (await all()).every((job) => job?.state === 'completed'), {
-      what: 'all jobs to end',
-      timeout: 40_000,
-      every: 200,
-    })
+    const ended = async () => {
+      const jobs = await all()
+      return jobs.every((job) => job?.state === 'completed') && jobs
+    }
+    const jobs = await until(ended, { what: 'all jobs to end', timeout: 40_000, every: 200 })
     isOver = true
     await Promise.all([...workers, posts])
-    const jobs = await all()
     assert.deepEqual(
       jobs.map((job) => job?.result),
       ids.map((_, n) => [n]),

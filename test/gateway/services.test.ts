@@ -3,10 +3,12 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import { createGateway } from '../../src/gateway/index.ts'
-import { Bus, type Call, type Pubsub, Services, type ServicesStats } from '../../src/index.ts'
+import { Bus, type Call, jsonCodec, type Pubsub, Services, type ServicesStats } from '../../src/index.ts'
 import { EventClient, EventParser } from '../support/event-client.ts'
 import { assertProblem, onBothWorlds, serve } from '../support/gateway.ts'
 import { messagingIn } from '../support/gateway-messaging.ts'
+import { setup } from '../support/setup.ts'
+import { SocketClient } from '../support/socket-client.ts'
 import { until } from '../support/wait.ts'
 
 const json = (value: unknown) => ({ body: JSON.stringify(value) })
@@ -32,6 +34,33 @@ onBothWorlds(
     )
   },
 )
+
+test('services - arguments reach the process byte for byte, by HTTP and by WebSocket', async () => {
+  await using t = await setup()
+  const server = await serve(createGateway({ redis: t.redis }))
+  const seen: string[] = []
+  const decode = (bytes: Buffer) => {
+    seen.push(bytes.toString())
+    return jsonCodec.decode(bytes)
+  }
+  await using services = new Services({ redis: t.redis, codec: { ...jsonCodec, decode } })
+  const echo = await services.register('echo')
+  echo.on('all', (...args) => args.length)
+  const args = '{"n": 1.0, "big":9007199254740993,"n":[ ] },1e2,"\\u00e4"'
+  try {
+    const answer = await server.call('POST', '/s/echo/all', { body: ` [ ${args} ] ` })
+    // The `call` follows them.
+    assert.deepEqual([answer.status, answer.text], [200, '4'])
+    await using client = await SocketClient.open(server)
+    client.socket.send(`{"id":"x","type":"call","service":"echo","event":"all","args":[${args}]}`)
+    await until(() => client.others.length > 0, { what: 'the reply' })
+    assert.deepEqual(client.others, ['{"id":"x","ok":4}'])
+    assert.equal(await client.call('call', { service: 'echo', event: 'all' }), 1)
+    assert.deepEqual(seen, [`j[${args}]`, `j[${args}]`, 'j[]'])
+  } finally {
+    await server.close()
+  }
+})
 
 onBothWorlds('services - each failure is a problem that says whether the handler has run', async (w) => {
   await using m = messagingIn(w)

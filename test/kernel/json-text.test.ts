@@ -16,6 +16,24 @@ test('JsonText - is written by jsonCodec and read by jsonTextCodec byte for byte
   assert.deepEqual(JsonText.parse(ODD).value, JSON.parse(ODD))
 })
 
+test('jsonTextCodec - writes an array of JsonText by the texts of its elements, and any other array as jsonCodec does', () => {
+  const list = [ODD, '1.0', '{"$":"undefined"}'].map((text) => JsonText.parse(text))
+  assert.equal(String(jsonTextCodec.encode(list)), `j[${ODD},1.0,{"$":"undefined"}]`)
+  for (const other of [[], [1, undefined], [[list[1]]], [list[1], 1]]) {
+    const [one, another] = [jsonTextCodec, jsonCodec].map((codec) => attempt(() => codec.encode(other)))
+    assert.deepEqual(one, another)
+  }
+})
+
+/** What a call returns, or the name of what it throws. */
+function attempt(run: () => unknown): unknown {
+  try {
+    return run()
+  } catch (error) {
+    return (error as Error).name
+  }
+}
+
 test('JsonText - refuses what is not JSON', () => {
   for (const text of ['', '{', "{'a':1}", '[1,]', 'NaN', '\ufeff1', '"\n"', '1 2', '"\ud800"'])
     assert.throws(() => JsonText.parse(text), CodecError, JSON.stringify(text))

@@ -346,14 +346,7 @@ const NAMES: Record<string, { values: string[]; types: string[] }> = {
   },
   './bus/remote': {
     values: ['RemoteBus', 'RemoteChannel', 'RemotePubsub', 'RemoteQueue'],
-    types: [
-      'RemoteBusEvents',
-      'RemoteBusOptions',
-      'RemoteChannelOptions',
-      'RemoteConsumeOptions',
-      'WebSocketClass',
-      'WebSocketLike',
-    ],
+    types: ['RemoteBusEvents', 'RemoteBusOptions', 'WebSocketClass', 'WebSocketLike'],
   },
   './gateway/ws': {
     values: ['toUpgradeListener'],

@@ -1,7 +1,11 @@
 import { reportUncaught } from './timers.ts'
 
-// biome-ignore lint/suspicious/noExplicitAny: of any event
-type Listener = (...args: any[]) => void
+interface Listener {
+  // biome-ignore lint/suspicious/noExplicitAny: of any event
+  (...args: any[]): void
+  /** The one that was given, of one that is called once. */
+  readonly listener?: unknown
+}
 
 /** Typed events, as those of an EventEmitter, where there is none. Nothing emits 'error'. */
 export class Emitter<Events extends { [Name in keyof Events]: unknown[] }> {
@@ -17,14 +21,35 @@ export class Emitter<Events extends { [Name in keyof Events]: unknown[] }> {
       this.off(name, once)
       listener(...args)
     }
-    return this.on(name, once)
+    return this.on(name, Object.assign(once, { listener }))
   }
 
   off<Name extends keyof Events>(name: Name, listener: (...args: Events[Name]) => void): this {
     const all = this.#listeners.get(name) ?? []
-    const index = all.lastIndexOf(listener)
+    const index = all.findLastIndex((each) => each === listener || each.listener === listener)
     if (index >= 0) this.#listeners.set(name, all.toSpliced(index, 1))
     return this
+  }
+
+  /** The same as {@link on}. */
+  addListener<Name extends keyof Events>(name: Name, listener: (...args: Events[Name]) => void): this {
+    return this.on(name, listener)
+  }
+
+  /** The same as {@link off}. */
+  removeListener<Name extends keyof Events>(name: Name, listener: (...args: Events[Name]) => void): this {
+    return this.off(name, listener)
+  }
+
+  /** Removes the listeners of one event, or of all. */
+  removeAllListeners(name?: keyof Events): this {
+    if (name === undefined) this.#listeners.clear()
+    else this.#listeners.delete(name)
+    return this
+  }
+
+  listenerCount(name: keyof Events): number {
+    return this.#listeners.get(name)?.length ?? 0
   }
 
   /** Calls the listeners. What one throws concerns no other: it is reported as uncaught. @internal */

@@ -37,6 +37,14 @@ const CLASSES: Readonly<Record<string, new (message: string, options?: Solofligh
   E_UNAVAILABLE: UnavailableError,
 }
 
+/**
+ * Whether the answer to the first message refuses the client for good: its token, or what it has said. Otherwise the gateway
+ * cannot serve it now, as one that closes or has too much to do, and is asked again.
+ */
+export function isRefusal({ status = 500 }: RemoteProblem): boolean {
+  return status >= 400 && status < 500 && status !== 408 && status !== 429
+}
+
 /** The error of a problem: of the class that a bus on Redis would throw, if there is one. */
 export function errorOf({ status, error, detail, code }: RemoteProblem, key: string): Error {
   const message = `The gateway answers: ${error ?? status}${detail ? ` (${detail})` : ''}`

@@ -1,6 +1,6 @@
 import { ClosedError, OverloadedError, UnavailableError } from '../../errors.ts'
-import { errorOf } from './failures.ts'
-import { type CallId, type Push, readGatewayMessage } from './gateway-message.ts'
+import { errorOf, isRefusal } from './failures.ts'
+import { type CallId, type GatewayMessage, type Push, readGatewayMessage } from './gateway-message.ts'
 import { after, type Timer } from './timers.ts'
 
 /** Of a WebSocket, what is used: that of browsers, of Node, and of the package ws have it. */
@@ -93,6 +93,7 @@ class Call {
  * | idle               | the first call           | connecting                                                           |
  * | connecting         | the token was accepted   | online: the subscriptions are restored, then what waits is sent      |
  * | connecting         | the token was refused    | refused: all calls reject                                            |
+ * | connecting         | it cannot be looked at   | pausing                                                              |
  * | connecting, online | the socket has ended     | pausing: calls without an answer reject                              |
  * | connecting, online | what is no message comes | the same; the socket is ended                                        |
  * | pausing            | its time has passed      | connecting                                                           |
@@ -162,6 +163,13 @@ export class Link {
     })
   }
 
+  /** Rejects a call that subscribes, if it was not sent. Returns whether there was one. */
+  withdraw(sub: string, error: Error): boolean {
+    if (this.#calls.get(sub)?.isSent !== false) return false
+    this.#reject(sub, error)
+    return true
+  }
+
   #send(call: Call): void {
     call.isSent = true
     if (call.mayWait) call.timer?.cancel()
@@ -200,7 +208,7 @@ export class Link {
     if (!received) return this.#onEnded(socket)
     if (received.kind === 'push') return this.#subscriptions.get(String(received.sub))?.onPush(received.push)
     const { id } = received
-    if (id === HELLO) return received.kind === 'problem' ? this.#refuse() : this.#onOnline()
+    if (id === HELLO) return this.#onHello(socket, received)
     if (id === PING) return this.#onPong()
     const call = this.#calls.get(id)
     if (!call?.isSent) return
@@ -212,6 +220,13 @@ export class Link {
     else call.resolve(received.ok)
   }
 
+  #onHello(socket: WebSocketLike, answer: GatewayMessage): void {
+    if (this.#state !== 'connecting') return
+    if (answer.kind !== 'problem') this.#onOnline()
+    else if (isRefusal(answer.problem)) this.#refuse()
+    else this.#onEnded(socket)
+  }
+
   #onPong(): void {
     if (this.#state !== 'online') return
     // Not earlier: a gateway that accepts the token, and then ends each socket, is asked less and less often too.
@@ -220,7 +235,6 @@ export class Link {
   }
 
   #onOnline(): void {
-    if (this.#state !== 'connecting') return
     this.#state = 'online'
     const waiting = [...this.#calls.values()]
     for (const subscription of [...this.#subscriptions.values()]) subscription.restore()
@@ -238,7 +252,6 @@ export class Link {
   }
 
   #refuse(): void {
-    if (this.#state !== 'connecting') return
     this.#state = 'refused'
     this.#drop()
     for (const id of [...this.#calls.keys()]) this.#reject(id, refusedError())

@@ -1,24 +1,13 @@
 import type { Persisted } from '../persisted/persisted-methods.ts'
 import type { PubsubOptions } from '../pubsub/options.ts'
 import { Emitter } from './emitter.ts'
-import { Link, type WebSocketClass } from './link.ts'
+import { Link } from './link.ts'
+import { checkUrl, type RemoteBusOptions, resolveRemoteOptions } from './options.ts'
+import { RemoteQueue } from './queue/remote-queue.ts'
 import { RemoteChannel } from './remote-channel.ts'
 import { persistRemotely } from './remote-object.ts'
 import { RemotePubsub } from './remote-pubsub.ts'
-import { RemoteQueue } from './remote-queue.ts'
 import { checkRemoteName } from './wire.ts'
-
-/** Options of a {@link RemoteBus}. Durations are ms. */
-export interface RemoteBusOptions {
-  /** A token of the gateway. Absent: it needs none, or the page has signed in to it. */
-  token?: string | undefined
-  /** A call fails with UnavailableError if the gateway does not answer within this time, or is away for it. @default 5_000 */
-  unavailableAfter?: number | undefined
-  /** The class of WebSockets, where there is no global one: in Node 20, that of the package `ws`. */
-  WebSocket?: WebSocketClass | undefined
-}
-
-const DEFAULT_UNAVAILABLE_AFTER = 5_000
 
 export interface RemoteBusEvents {
   /** Connected to the gateway: for the first time, or again. */
@@ -45,19 +34,9 @@ export class RemoteBus extends Emitter<RemoteBusEvents> implements AsyncDisposab
   /** Does not connect: the first use does. @throws TypeError if the URL or an option is invalid. */
   constructor(url: string, options: RemoteBusOptions = {}) {
     super()
-    const { token, unavailableAfter = DEFAULT_UNAVAILABLE_AFTER } = options
     checkUrl(url)
-    if (token !== undefined && (typeof token !== 'string' || token === ''))
-      throw new TypeError('Expected `token` to be text')
-    if (!(unavailableAfter > 0 && Number.isFinite(unavailableAfter)))
-      throw new TypeError('Expected `unavailableAfter` to be a number of milliseconds above 0')
-    const WebSocket = options.WebSocket ?? (globalThis as { WebSocket?: WebSocketClass }).WebSocket
-    if (WebSocket === undefined)
-      throw new TypeError(
-        'Expected the option `WebSocket`, as of the package ws: there is no global one here',
-      )
     this.#link = new Link(
-      { url, token, unavailableAfter, WebSocket },
+      { url, ...resolveRemoteOptions(options) },
       { onOnline: () => this.emit('online'), onOffline: () => this.emit('offline') },
     )
   }
@@ -115,16 +94,3 @@ export class RemoteBus extends Emitter<RemoteBusEvents> implements AsyncDisposab
     return this.disconnect()
   }
 }
-
-/** @throws TypeError */
-function checkUrl(url: unknown): void {
-  const { protocol, username, password, search } =
-    typeof url === 'string' && URL.canParse(url) ? new URL(url) : NO_URL
-  const isSocket = protocol === 'ws:' || protocol === 'wss:'
-  if (isSocket && username === '' && password === '' && search === '') return
-  throw new TypeError(
-    'Expected `url` to be a URL as wss://jobs.example.com/ws, without credentials and parameters',
-  )
-}
-
-const NO_URL = { protocol: '', username: '', password: '', search: '' }

@@ -19,3 +19,18 @@ export function reportUncaught(error: unknown): void {
   if (reportError) reportError(error)
   else microtask(() => void Promise.reject(error))
 }
+
+/** One thing that may be due later. */
+export class Later {
+  #timer: Timer | undefined
+
+  /** Calls `run` after so many ms, and not what was to be called before. */
+  after(ms: number, run: () => void): void {
+    this.cancel()
+    this.#timer = after(ms, run)
+  }
+
+  cancel(): void {
+    this.#timer?.cancel()
+  }
+}

@@ -54,7 +54,7 @@ async function follow(
   const following = deps.locker.follow(key, { ...position, ...forever, wait: waitOf(c, query, deps) })
   const leave = () => void following.return?.()
   try {
-    await whileWanted(c.req.raw, deps.lifecycle, (signal) => {
+    await whileWanted(c, deps.lifecycle, (signal) => {
       if (signal.aborted) leave()
       else signal.addEventListener('abort', leave)
       return following.located()

@@ -2,6 +2,7 @@ import pDefer from 'p-defer'
 import { nextTurn } from '../../kernel/time.ts'
 import type { ClientSocket, OutgoingResponse, RouteContext } from '../env.ts'
 import { Answer, emptyAnswer } from './answer.ts'
+import { isGone } from './client.ts'
 
 /** An answer, and whether the client was there when it was sent. */
 export interface HandOver {
@@ -15,20 +16,20 @@ export interface HandOver {
  * read; a reader that has read it may still fail to pass it on.
  */
 export async function handOver(
-  { req, env }: RouteContext,
+  c: RouteContext,
   text: string,
   headers: Readonly<Record<string, string>>,
 ): Promise<HandOver> {
-  const { incoming, outgoing } = env
+  const { incoming, outgoing } = c.env
   const described = { 'content-type': 'application/json', ...headers }
-  if (!incoming || !outgoing) {
-    if (req.raw.signal.aborted) return MISSED
+  const node = incoming && outgoing && { socket: incoming.socket, outgoing }
+  if (node) await pendingRead()
+  if (isGone(c)) return MISSED
+  if (!node) {
     const answer = new StreamedAnswer(200, described, text)
     return { answer, sent: answer.sent }
   }
-  await pendingRead()
-  if (isGone(outgoing, incoming.socket)) return MISSED
-  return { answer: new Answer(200, described, text), sent: finished(outgoing, incoming.socket) }
+  return { answer: new Answer(200, described, text), sent: finished(node.outgoing, node.socket) }
 }
 
 /** The client was gone before. */
@@ -49,12 +50,6 @@ function pendingRead(): Promise<void> {
     })
   })
   return waitingTogether
-}
-
-/** The client has closed its connection: node:http sends it nothing then. */
-function isGone(outgoing: OutgoingResponse, socket: ClientSocket): boolean {
-  const isClosed = outgoing.destroyed || outgoing.stream?.destroyed
-  return isClosed || socket.destroyed || socket.readableEnded
 }
 
 function finished(outgoing: OutgoingResponse, socket: ClientSocket): Promise<boolean> {

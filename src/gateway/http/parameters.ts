@@ -109,15 +109,38 @@ export type Parameters = Readonly<Record<string, Parameter<unknown>>>
 
 export type ParameterValues<P extends Parameters> = { [Name in keyof P]?: z.output<P[Name]> }
 
-/** Reads the parameters of a URL by their schema. @throws Problem 400 for one that is unknown, repeated or invalid. */
-export function readParameters<P extends Parameters>(url: string, schema: z.ZodType): ParameterValues<P> {
-  const start = url.indexOf('?')
+/** Queries that are remembered: most of a route, and the longest URL, which its query keeps in memory. */
+const MAX_KNOWN = 100
+const MAX_KNOWN_URL = 500
+
+/** Reads the parameters of a route from URLs by their schema. The same queries come again and again: those are remembered. */
+export class ParameterReader<P extends Parameters> {
+  readonly #schema: z.ZodType
+  readonly #known = new Map<string, ParameterValues<P>>()
+
+  constructor(schema: z.ZodType) {
+    this.#schema = schema
+  }
+
+  /** @throws Problem 400 for a parameter that is unknown, repeated or invalid. */
+  read(url: string): ParameterValues<P> {
+    const start = url.indexOf('?')
+    const query = start < 0 ? '' : url.slice(start)
+    const known = this.#known.get(query)
+    if (known) return known
+    const values = Object.freeze(readQuery<P>(query, this.#schema))
+    if (url.length > MAX_KNOWN_URL) return values
+    if (this.#known.size >= MAX_KNOWN) this.#known.clear()
+    this.#known.set(query, values)
+    return values
+  }
+}
+
+function readQuery<P extends Parameters>(query: string, schema: z.ZodType): ParameterValues<P> {
   const texts: Record<string, string> = Object.create(null)
-  if (start >= 0) {
-    for (const [name, value] of new URLSearchParams(url.slice(start))) {
-      if (Object.hasOwn(texts, name)) throw invalid(`The parameter ${shownValue(name)} is repeated`)
-      texts[name] = value
-    }
+  for (const [name, value] of new URLSearchParams(query)) {
+    if (Object.hasOwn(texts, name)) throw invalid(`The parameter ${shownValue(name)} is repeated`)
+    texts[name] = value
   }
   const parsed = schema.safeParse(texts)
   if (parsed.success) return parsed.data as ParameterValues<P>

@@ -2,6 +2,7 @@ import { AbortedError, TimeoutError } from '../../errors.ts'
 import type { GatewayDeps } from '../deps.ts'
 import type { RouteContext } from '../env.ts'
 import type { Lifecycle } from '../lifecycle.ts'
+import { isGone, onGone } from './client.ts'
 import { duration, type Parameter } from './parameters.ts'
 
 /** `Prefer: wait=30`, RFC 7240. */
@@ -30,23 +31,16 @@ export function waitHasEnded(error: unknown): boolean {
 
 /** Runs something with a signal that aborts when the client is gone, or the gateway must end. */
 export async function whileWanted<T>(
-  request: Request,
+  c: RouteContext,
   lifecycle: Lifecycle,
   run: (signal: AbortSignal) => Promise<T>,
 ): Promise<T> {
   const unwanted = new AbortController()
-  const abort = () => unwanted.abort()
-  // Not AbortSignal.any: what it returns is kept for as long as `ending`.
-  const signals = [request.signal, lifecycle.ending]
-  for (const signal of signals) {
-    if (signal.aborted) abort()
-    else signal.addEventListener('abort', abort)
-  }
-  lifecycle.waiting++
+  if (isGone(c)) unwanted.abort()
+  const ended = onGone(c, () => unwanted.abort())
   try {
-    return await run(unwanted.signal)
+    return await lifecycle.wait(unwanted, run)
   } finally {
-    lifecycle.waiting--
-    for (const signal of signals) signal.removeEventListener('abort', abort)
+    ended()
   }
 }

@@ -1,7 +1,7 @@
 import { LRUCache } from 'lru-cache'
 import { Bus, type Pubsub, type PubsubOptions } from '../../bus/index.ts'
 import { ClosedError } from '../../errors.ts'
-import type { JsonText } from '../../kernel/codec/json-text.ts'
+import { JsonText } from '../../kernel/codec/json-text.ts'
 import { jsonTextCodec } from '../../kernel/codec/json-text-codec.ts'
 import type { Connection } from '../../kernel/redis/connection.ts'
 import type { Clock } from '../../kernel/time.ts'
@@ -69,6 +69,11 @@ export class Messaging {
   /** A message of a client, for the codec of the bus: kept byte for byte by our own, and as its value by that of another. */
   message(json: JsonText): unknown {
     return this.#deps.bus ? json.value : json
+  }
+
+  /** The arguments of a call, whose texts are JSON, for the codec of the services: see {@link message}. */
+  arguments(texts: readonly string[]): unknown[] {
+    return texts.map((text) => (this.#deps.services ? JSON.parse(text) : JsonText.parse(text)))
   }
 
   #ownServices(): Services {

@@ -15,7 +15,8 @@ const MIN_CALL = 1_000
 export interface ServiceCall {
   readonly service: string
   readonly event: string
-  readonly args: readonly unknown[]
+  /** The text of each argument: JSON. */
+  readonly args: readonly string[]
   readonly timeout?: number | undefined
   readonly tries?: number | undefined
   /** For a first process. */
@@ -32,7 +33,8 @@ export async function callService(
   const remote = messaging.services
     .require(service, { wait: Math.min(wait, options.maxWait) })
     .with({ timeout: Math.min(timeout, within), within, signal })
-  const result = await (tries === 1 ? remote.emit(event, ...args) : remote.pemit(tries, event, ...args))
+  const values = messaging.arguments(args)
+  const result = await (tries === 1 ? remote.emit(event, ...values) : remote.pemit(tries, event, ...values))
   try {
     return textOf(result)
   } catch (cause) {
@@ -51,5 +53,5 @@ export function streamService(
   return messaging.services
     .require(service, { wait: Math.min(wait, options.maxWait) })
     .with({ timeout: Math.min(timeout, limit), signal })
-    .stream(event, ...args)
+    .stream(event, ...messaging.arguments(args))
 }

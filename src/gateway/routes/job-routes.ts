@@ -148,9 +148,7 @@ async function hasEnded(
 ): Promise<boolean> {
   try {
     // A GET is no wish for the job: it does not cancel one that is unwanted when its client leaves.
-    await whileWanted(c.req.raw, deps.lifecycle, (signal) =>
-      queue.result(job, { timeout: wait, signal }, true),
-    )
+    await whileWanted(c, deps.lifecycle, (signal) => queue.result(job, { timeout: wait, signal }, true))
   } catch (error) {
     if (waitHasEnded(error)) return false
     if (!(error instanceof RemoteError || error instanceof RemovedError)) throw error

@@ -165,7 +165,7 @@ async function waitForKey(
 ): Promise<Answer> {
   const key = lockKey(c)
   const wait = waitOf(c, query, deps)
-  const result = await whileWanted(c.req.raw, deps.lifecycle, (signal) =>
+  const result = await whileWanted(c, deps.lifecycle, (signal) =>
     unlessWaitEnds(() => deps.locker.wait(key, { signal, timeout: Math.max(wait, CLAIM_WITHIN) })),
   )
   if (result === WAIT_ENDED) throw new Problem(504, 'timeout', { detail: 'There is no outcome yet' })
@@ -222,7 +222,7 @@ async function claimed(
 ): Promise<TokenLease | Done<unknown> | typeof WAIT_ENDED> {
   // A claim has no answer of its own that another has the lease: it waits.
   if (wait === 0 && (await locker.peek(key)).status === 'locked') return WAIT_ENDED
-  return await whileWanted(c.req.raw, lifecycle, (signal) =>
+  return await whileWanted(c, lifecycle, (signal) =>
     unlessWaitEnds(() =>
       locker.request(key, { renew: false, lease, signal, timeout: Math.max(wait, CLAIM_WITHIN) }),
     ),

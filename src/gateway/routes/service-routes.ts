@@ -4,7 +4,7 @@ import type { GatewayDeps } from '../deps.ts'
 import type { RouteContext } from '../env.ts'
 import { type Answer, jsonAnswer } from '../http/answer.ts'
 import { eventStream } from '../http/event-stream.ts'
-import { readJson, textOf } from '../http/json.ts'
+import { elementTexts, readJson, textOf } from '../http/json.ts'
 import { nameInPath } from '../http/names.ts'
 import { count, duration, flag, type ParameterValues } from '../http/parameters.ts'
 import { waitOf, waitParameter, whileWanted } from '../http/waiting.ts'
@@ -64,9 +64,7 @@ async function call(
   const args = argumentsOf(await readJson(c.req.raw, deps))
   const serviceCall = { ...names, ...query, args, wait: waitOf(c, query, deps) }
   if (query.stream) return streamReply(c, deps, serviceCall)
-  const text = await whileWanted(c.req.raw, deps.lifecycle, (signal) =>
-    callService(deps, serviceCall, signal),
-  )
+  const text = await whileWanted(c, deps.lifecycle, (signal) => callService(deps, serviceCall, signal))
   return jsonAnswer(200, text)
 }
 
@@ -85,9 +83,9 @@ function streamReply(c: RouteContext, deps: GatewayDeps, serviceCall: ServiceCal
 }
 
 /** @throws Problem 400 */
-function argumentsOf(body: JsonText | undefined): unknown[] {
-  const value = body ? body.value : []
-  if (Array.isArray(value) && value.length <= MAX_ARGUMENTS) return value
+function argumentsOf(body: JsonText | undefined): string[] {
+  const texts = elementTexts(body?.text ?? '[]')
+  if (texts && texts.length <= MAX_ARGUMENTS) return texts
   throw new Problem(400, 'invalid arguments', {
     detail: `Expected an array of at most ${MAX_ARGUMENTS} arguments`,
     ran: 'no',

@@ -155,7 +155,7 @@ async function submitAndWait(
   { queue: name, command, job: payload, options }: Post,
   wait: number,
 ): Promise<Answer> {
-  const { id, accepted, outcome } = await whileWanted(c.req.raw, deps.lifecycle, async (signal) => {
+  const { id, accepted, outcome } = await whileWanted(c, deps.lifecycle, async (signal) => {
     // The job is posted also for a client that is gone.
     const limits = signal.aborted ? { timeout: 1 } : { timeout: wait, signal }
     const begun = queue.begin(command, payload, { ...options, ...limits })

@@ -145,11 +145,13 @@ function useFor<T>(
 /** Undefined if there is no job within the wait, or nobody wants it any more. */
 async function takeFrom(
   queue: RedisQueue,
-  { req }: RouteContext,
+  c: RouteContext,
   { lifecycle }: GatewayDeps,
   { command, lease, wait }: Take,
 ): Promise<TakenJob | undefined> {
-  return await whileWanted(req.raw, lifecycle, async (signal) => {
+  // Nothing to abort: a job that nobody wants any more goes back when it is handed over.
+  if (wait === 0) return lifecycle.ending.aborted ? undefined : await queue.take(command, { lease, wait })
+  return await whileWanted(c, lifecycle, async (signal) => {
     if (signal.aborted) return undefined
     try {
       return await queue.take(command, { lease, wait, signal })

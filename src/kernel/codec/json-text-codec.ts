@@ -7,10 +7,14 @@ const PLAIN = 'j'.charCodeAt(0)
 
 /**
  * Reads what `jsonCodec` writes as a {@link JsonText}: byte for byte if it is plain JSON. Of any other value it reads the
- * JSON that `JSON.stringify` makes; `null` of `undefined`. It encodes as `jsonCodec` does, so both may be used for one queue.
+ * JSON that `JSON.stringify` makes; `null` of `undefined`. It encodes as `jsonCodec` does, so both may be used for one queue; and
+ * an array of JsonText, as the arguments of a call are, by the texts of its elements.
  */
 export const jsonTextCodec: Codec = {
-  encode: jsonCodec.encode,
+  encode(value) {
+    const isArguments = Array.isArray(value) && value.length > 0 && value.every(isText)
+    return jsonCodec.encode(isArguments ? JsonText.parse(`[${value.map(({ text }) => text).join()}]`) : value)
+  },
 
   decode(bytes) {
     if (bytes[0] === PLAIN) return JsonText.parse(bytes.toString('utf8', 1))
@@ -24,4 +28,8 @@ export const jsonTextCodec: Codec = {
 
   /** In memory a character takes one byte or two. */
   size: (_value, encoded) => 2 * encoded,
+}
+
+function isText(value: unknown): value is JsonText {
+  return value instanceof JsonText
 }

@@ -1,66 +1,11 @@
 // A gateway that sends rubbish: its socket is ended, and connected to anew. Nothing throws, and nothing malformed is delivered.
 
 import assert from 'node:assert/strict'
-import { once } from 'node:events'
-import type { AddressInfo } from 'node:net'
 import { after, test } from 'node:test'
-import { type RawData, WebSocket, WebSocketServer } from 'ws'
-import { RemoteBus, type WebSocketClass } from '../../../src/bus/remote/index.ts'
+import type { RemoteBus } from '../../../src/bus/remote/index.ts'
 import { UnavailableError } from '../../../src/index.ts'
+import { FakeGateway } from '../../support/fake-gateway.ts'
 import { rejectionOf, until } from '../../support/wait.ts'
-
-interface Asked {
-  readonly id: string | number
-  readonly type: string
-  readonly sub?: string
-}
-
-type Send = (message: unknown) => void
-
-/** False: it has not answered, and the answer is that of a gateway. */
-type Answer = (asked: Asked, send: Send, nth: number) => boolean
-
-const OK: Record<string, unknown> = { hello: { scopes: [] }, attach: true, push: 1, inspect: 1, send: 1 }
-
-class FakeGateway implements AsyncDisposable {
-  readonly #server: WebSocketServer
-  /** When the sockets were opened, ms. */
-  readonly opened: number[] = []
-
-  private constructor(server: WebSocketServer) {
-    this.#server = server
-  }
-
-  /** `nth` socket: from 1. */
-  static async start(answer: Answer): Promise<FakeGateway> {
-    const server = new WebSocketServer({ port: 0, host: '127.0.0.1' })
-    await once(server, 'listening')
-    const gateway = new FakeGateway(server)
-    server.on('connection', (socket) => {
-      const nth = gateway.opened.push(performance.now())
-      const send = (message: unknown) =>
-        socket.send(
-          typeof message === 'string' || Buffer.isBuffer(message) ? message : JSON.stringify(message),
-        )
-      socket.on('message', (data: RawData) => {
-        const asked = JSON.parse(String(data)) as Asked
-        if (!answer(asked, send, nth)) send({ id: asked.id, ok: OK[asked.type] ?? null })
-      })
-    })
-    return gateway
-  }
-
-  bus(): RemoteBus {
-    const { port } = this.#server.address() as AddressInfo
-    const options = { token: 't', WebSocket: WebSocket as unknown as WebSocketClass }
-    return new RemoteBus(`ws://127.0.0.1:${port}/ws`, options)
-  }
-
-  async [Symbol.asyncDispose](): Promise<void> {
-    for (const socket of this.#server.clients) socket.terminate()
-    await new Promise((resolve) => this.#server.close(resolve))
-  }
-}
 
 const uncaught: unknown[] = []
 const note = (error: unknown) => void uncaught.push(error)

@@ -1,88 +1,15 @@
 // The bus of a gateway over a WebSocket: queues and topics end to end, outages, other gateways, scopes.
 
 import assert from 'node:assert/strict'
-import { once } from 'node:events'
-import { createServer } from 'node:http'
-import type { AddressInfo } from 'node:net'
 import { test } from 'node:test'
-import { WebSocket } from 'ws'
-import { RemoteBus, type RemoteBusOptions, type WebSocketClass } from '../../../src/bus/remote/index.ts'
-import { createGateway, type GatewayOptions } from '../../../src/gateway/index.ts'
-import { toNodeListener } from '../../../src/gateway/node.ts'
-import { toUpgradeListener } from '../../../src/gateway/ws/index.ts'
+import { RemoteBus } from '../../../src/bus/remote/index.ts'
 import { socketsOf } from '../../../src/gateway/ws/sockets.ts'
-import { Bus, MemoryBus } from '../../../src/index.ts'
-import { type GatewayWorld, onBothWorlds } from '../../support/gateway.ts'
+import { Bus } from '../../../src/index.ts'
+import { type Answer, FakeGateway } from '../../support/fake-gateway.ts'
+import { onBothWorlds } from '../../support/gateway.ts'
 import { messagingIn } from '../../support/gateway-messaging.ts'
+import { remoteOptions as options, Place, placeIn, recorded } from '../../support/remote-bus.ts'
 import { until } from '../../support/wait.ts'
-
-const options = (given: RemoteBusOptions = {}): RemoteBusOptions => ({
-  WebSocket: WebSocket as unknown as WebSocketClass,
-  ...given,
-})
-
-/** A gateway at a port that goes and comes back. */
-class Place implements AsyncDisposable {
-  readonly #options: () => GatewayOptions
-  #server = createServer()
-  #gateway = createGateway()
-  port = 0
-
-  constructor(options: () => GatewayOptions) {
-    this.#options = options
-  }
-
-  get url(): string {
-    return `ws://127.0.0.1:${this.port}/ws`
-  }
-
-  async up(): Promise<this> {
-    this.#gateway = createGateway(this.#options())
-    this.#server = createServer(toNodeListener(this.#gateway))
-    this.#server.on('upgrade', toUpgradeListener(this.#gateway))
-    this.#server.listen(this.port, '127.0.0.1')
-    await once(this.#server, 'listening')
-    this.port = (this.#server.address() as AddressInfo).port
-    return this
-  }
-
-  async down(): Promise<void> {
-    this.#server.close()
-    this.#server.closeAllConnections()
-    await this.#gateway.close({ grace: 0 })
-  }
-
-  [Symbol.asyncDispose](): Promise<void> {
-    return this.down()
-  }
-}
-
-/** What happens, in order. */
-function recorded(bus: RemoteBus): string[] {
-  const log: string[] = []
-  bus.on('online', () => log.push('online'))
-  bus.on('offline', () => log.push('offline'))
-  return log
-}
-
-function placeIn(w: GatewayWorld): { place: Place; bus: () => Bus; end: () => Promise<void> } {
-  const store = new MemoryBus()
-  const buses: Bus[] = []
-  const bus = () => {
-    const made = new Bus(w.t ? { redis: w.t.redis } : { store })
-    buses.push(made)
-    return made
-  }
-  const place = new Place(() => (w.t ? { redis: w.t.redis } : { bus: bus() }))
-  return {
-    place,
-    bus,
-    end: async () => {
-      await place.down()
-      await Promise.all(buses.map((each) => each.disconnect({ grace: 0 })))
-    },
-  }
-}
 
 onBothWorlds(
   'remote - a topic: what a program on Redis and a page publish reaches both, in order',
@@ -428,6 +355,34 @@ test('remote - a wrong token is refused, and not tried for ever; a token has its
   await assert.rejects(queue.close(), /insufficient scope/)
 })
 
+test('remote - a gateway that cannot serve now, and says so, is asked again', async () => {
+  for (const status of [503, 500, 429, undefined]) {
+    const hello: Answer = ({ id, type }, send, nth) => {
+      if (type === 'hello' && nth < 3) send({ id, problem: { status, error: 'gateway is closing' } })
+      return type === 'hello' && nth < 3
+    }
+    await using gateway = await FakeGateway.start(hello, [503, 502])
+    await using remote = gateway.bus()
+    const subscribing = remote.pubsub('t').subscribe()
+    await remote.connect()
+    await subscribing
+    assert.equal(gateway.opened.length, 3, `${status}`)
+  }
+})
+
+test('remote - a gateway that refuses the client is not asked again', async () => {
+  for (const status of [401, 403, 400]) {
+    await using gateway = await FakeGateway.start(({ id, type }, send) => {
+      if (type === 'hello') send({ id, problem: { status } })
+      return type === 'hello'
+    })
+    await using remote = gateway.bus()
+    await assert.rejects(remote.connect(), { code: 'E_UNAVAILABLE', message: /refuses/ })
+    await assert.rejects(remote.pubsub('t').publish(1), { code: 'E_UNAVAILABLE', message: /refuses/ })
+    assert.equal(gateway.opened.length, 1, `${status}`)
+  }
+})
+
 test('remote - options that are wrong are refused', () => {
   for (const url of ['http://a/ws', 'ws://user:secret@a/ws', 'ws://a/ws?token=secret', 'x', ''])
     assert.throws(
@@ -437,4 +392,40 @@ test('remote - options that are wrong are refused', () => {
   assert.throws(() => new RemoteBus('ws://a', options({ unavailableAfter: 0 })), TypeError)
   const bus = new RemoteBus('ws://a', options())
   for (const name of ['', 'x'.repeat(257), '\0', 7 as never]) assert.throws(() => bus.queue(name), TypeError)
+  for (const [given, message] of [
+    [{ tokn: 'x' }, /did you mean `token`/],
+    [{ token: '' }, /`token`/],
+    [{ token: 'secret'.repeat(1_000) }, /^Expected `token` to be text of 1 to 4096 characters$/],
+    [{ unavailableAfter: Number.POSITIVE_INFINITY }, /`unavailableAfter`/],
+    [{ WebSocket: {} }, /`WebSocket`/],
+    [null, /an object/],
+  ] as const) {
+    const name = 'WebSocket'
+    const complete = given && !(name in given) ? options(given as object) : (given as never)
+    assert.throws(() => new RemoteBus('ws://a', complete), { name: 'TypeError', message })
+    assert.throws(() => Bus.remote('ws://a', complete), { name: 'TypeError', message })
+  }
+})
+
+test('remote - options of queues, channels and topics are checked as those of a bus on Redis', async () => {
+  await using gateway = await FakeGateway.start(() => false)
+  await using bus = gateway.bus()
+  const queue = bus.queue('q')
+  const wrong = { wrong: 1 } as object
+  await assert.rejects(queue.attach(wrong), TypeError)
+  await assert.rejects(queue.attach({ ttl: 1 }), TypeError)
+  assert.equal(queue.isAttached(), false)
+  await assert.rejects(queue.push(1, wrong), TypeError)
+  await assert.rejects(queue.push(1, { key: '' }), TypeError)
+  await assert.rejects(queue.consume(wrong), TypeError)
+  await assert.rejects(queue.consume({ index: 1 }), TypeError)
+  assert.throws(() => queue.messages({ throttle: () => {} }), TypeError)
+  assert.equal(queue.isConsuming(), false)
+  await assert.rejects(queue.ack(0), TypeError)
+  await assert.rejects(bus.channel('c').connect(wrong), TypeError)
+  await assert.rejects(bus.channel('c').ack(1.5), TypeError)
+  assert.throws(() => bus.pubsub('t', wrong), TypeError)
+  assert.throws(() => bus.pubsub('t', { keep: -1 }), TypeError)
+  await assert.rejects(bus.pubsub('t').subscribe({ from: {} as never }), TypeError)
+  assert.equal(gateway.opened.length, 0, 'no request was made')
 })

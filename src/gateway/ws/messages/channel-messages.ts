@@ -9,9 +9,15 @@ import type { MessageId, Subscription } from '../subscriptions.ts'
 /** A channel of the bus in which a client has a role: the gateway holds its lease while the socket is there. */
 class ChannelHandle implements Subscription {
   readonly channel: Channel
+  readonly #session: SocketSession
+  readonly #id: MessageId
+  /** Of a throttled channel whose client has not said that it is ready. */
+  #onReady: (() => void) | undefined
 
   constructor(session: SocketSession, id: MessageId, channel: Channel) {
     this.channel = channel
+    this.#session = session
+    this.#id = id
     channel.on('message', (value, messageId, { redelivered }) => {
       void session.push(id, {
         message: readable(value),
@@ -20,6 +26,18 @@ class ChannelHandle implements Subscription {
     })
     for (const event of ['connect', 'disconnect', 'remote:connect', 'remote:disconnect', 'end'] as const)
       channel.on(event, () => void session.push(id, { event: JSON.stringify(event) }))
+  }
+
+  /** Asks the client before each fetch. */
+  readonly askClient = (ready: () => void): void => {
+    this.#onReady = ready
+    void this.#session.push(this.#id, { event: '"throttle"' })
+  }
+
+  /** The client lets it fetch. Said twice, it is once. */
+  ready(): void {
+    this.#onReady?.()
+    this.#onReady = undefined
   }
 
   end(): Promise<void> {
@@ -36,7 +54,8 @@ export const CHANNEL_MESSAGES: readonly MessageType[] = [
   message({
     type: 'connect',
     scope: 'work',
-    summary: 'Takes the role `local` of a channel. Answers when the client has it.',
+    summary:
+      'Takes the role `local` of a channel. Answers when the client has it. With `pace`, the event `throttle` asks for a `ready-channel` before each fetch.',
     members: {
       channel: name,
       local: name,
@@ -46,17 +65,30 @@ export const CHANNEL_MESSAGES: readonly MessageType[] = [
       reliable: z.boolean().optional(),
       prefetch: PREFETCH.optional(),
       lease: LEASE.optional(),
+      pace: z.enum(['throttle']).optional(),
     },
     handle: async (
       session,
-      { id, values: { channel: channelName, local, remote, prefetch, ...options } },
+      { id, values: { channel: channelName, local, remote, prefetch, pace, ...options } },
     ) => {
-      const open = () => session.deps.messaging.bus.channel(channelName, local, remote)
-      const channel = await valid(open)
-      const throttle = session.whenDrained
-      const atOnce = prefetchOf(prefetch, options.reliable)
-      const handle = new ChannelHandle(session, id, channel)
-      await begin(session, id, handle, () => channel.connect({ ...options, prefetch: atOnce, throttle }))
+      // Nothing is awaited before it has begun: an `end` that comes right behind finds it.
+      await valid(() => {
+        const channel = session.deps.messaging.bus.channel(channelName, local, remote)
+        const handle = new ChannelHandle(session, id, channel)
+        const throttle = pace === undefined ? session.whenDrained : handle.askClient
+        const atOnce = prefetchOf(prefetch, options.reliable || pace !== undefined)
+        return begin(session, id, handle, () => channel.connect({ ...options, prefetch: atOnce, throttle }))
+      })
+      return undefined
+    },
+  }),
+  message({
+    type: 'ready-channel',
+    scope: 'work',
+    summary: 'Lets a throttled channel fetch.',
+    members: HANDLE,
+    handle: (session, { values }) => {
+      session.subscription(values.sub, ChannelHandle).ready()
       return undefined
     },
   }),

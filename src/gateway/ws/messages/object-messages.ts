@@ -54,9 +54,11 @@ export const OBJECT_MESSAGES: readonly MessageType[] = [
     handle: async (session, { id, values: { object: objectName, properties } }) => {
       const empty: Properties = Object.create(null)
       const { bus } = session.deps.messaging
-      const object = await valid(() => bus.persistify(objectName, empty, properties))
-      const handle = new ObjectHandle(object, properties)
-      session.subscribe(id, handle, handle.bytes)
+      // Nothing is awaited before it is open: a message that comes right behind finds it.
+      await valid(() => {
+        const handle = new ObjectHandle(bus.persistify(objectName, empty, properties), properties)
+        session.subscribe(id, handle, handle.bytes)
+      })
       return undefined
     },
   }),

@@ -1,5 +1,5 @@
 import { z } from 'zod'
-import type { Queue } from '../../../bus/index.ts'
+import type { ConsumeOptions, Queue, QueueMessage } from '../../../bus/index.ts'
 import { MAX_LEASE } from '../../../bus/internal.ts'
 import { JsonText } from '../../../kernel/codec/json-text.ts'
 import { objectText } from '../../http/json.ts'
@@ -9,19 +9,26 @@ import type { SocketSession } from '../socket-session.ts'
 import type { MessageId, Subscription } from '../subscriptions.ts'
 
 const INDEX = z.int().min(0)
+/** Of a client, which asks for each message. */
+interface Iteration {
+  readonly iterator: AsyncIterator<QueueMessage<unknown>>
+  isReading: boolean
+}
 
 /** A queue of the bus to which a client is attached: the gateway holds its leases while the socket is there. */
 class QueueHandle implements Subscription {
   readonly queue: Queue
+  readonly #session: SocketSession
+  readonly #id: MessageId
+  #iteration: Iteration | undefined
+  /** Of a throttled consumption whose client has not said that it is ready. */
+  #onReady: (() => void) | undefined
 
   constructor(session: SocketSession, id: MessageId, queue: Queue) {
     this.queue = queue
-    queue.on('message', (value, messageId, { redelivered, key, fence }) => {
-      void session.push(id, {
-        message: readable(value),
-        info: JSON.stringify({ id: messageId, redelivered, key, fence }),
-      })
-    })
+    this.#session = session
+    this.#id = id
+    queue.on('message', (value, messageId, info) => this.#push({ value, id: messageId, ...info }))
     queue.on('consuming', (on) => void session.push(id, { event: '"consuming"', on: String(on) }))
     queue.on('closed', () => void session.push(id, { event: '"closed"' }))
     queue.on('detached', () => void session.push(id, { event: '"detached"' }))
@@ -31,13 +38,58 @@ class QueueHandle implements Subscription {
     return this.queue.name
   }
 
+  #push({ value, id, redelivered, key, fence }: QueueMessage<unknown>): void {
+    const info = JSON.stringify({ id, redelivered, key, fence })
+    void this.#session.push(this.#id, { message: readable(value), info })
+  }
+
+  async consume(options: ConsumeOptions, pace: 'iterate' | 'throttle' | undefined): Promise<void> {
+    if (pace === 'iterate') {
+      this.#iteration = { iterator: this.queue.messages(options), isReading: false }
+      return
+    }
+    const { whenDrained } = this.#session
+    const throttle = pace === undefined ? whenDrained : (ready: () => void) => this.#askClient(ready)
+    await this.queue.consume({ ...options, throttle })
+  }
+
+  #askClient(ready: () => void): void {
+    this.#onReady = ready
+    void this.#session.push(this.#id, { event: '"throttle"' })
+  }
+
+  /** The client takes the next message of its iteration, or the next fetch. Said twice, it is one. */
+  ready(): void {
+    this.#onReady?.()
+    this.#onReady = undefined
+    void this.#read()
+  }
+
+  async #read(): Promise<void> {
+    const iteration = this.#iteration
+    if (!iteration || iteration.isReading) return
+    iteration.isReading = true
+    try {
+      const { done, value } = await iteration.iterator.next()
+      if (!done) this.#push(value)
+    } catch {
+      // The event `detached` tells it.
+    } finally {
+      iteration.isReading = false
+    }
+  }
+
   end(): Promise<void> {
     return this.queue.detach()
   }
 }
 
-function queueOf(session: SocketSession, { sub }: { sub: MessageId }): Queue {
-  return session.subscription(sub, QueueHandle).queue
+function handleOf(session: SocketSession, { sub }: { sub: MessageId }): QueueHandle {
+  return session.subscription(sub, QueueHandle)
+}
+
+function queueOf(session: SocketSession, values: { sub: MessageId }): Queue {
+  return handleOf(session, values).queue
 }
 
 /** Message queues of the bus. */
@@ -74,7 +126,8 @@ export const QUEUE_MESSAGES: readonly MessageType[] = [
   message({
     type: 'consume',
     scope: 'work',
-    summary: 'Consumes: messages come as `message`, with `info`, as fast as the client reads them.',
+    summary:
+      'Consumes: messages come as `message`, with `info`, as fast as the client reads them. By `pace`, one is sent for each `ready`, or the event `throttle` asks for one before each fetch.',
     members: {
       ...HANDLE,
       max: z.int().optional(),
@@ -85,12 +138,22 @@ export const QUEUE_MESSAGES: readonly MessageType[] = [
       exclusive: z.boolean().optional(),
       lease: LEASE.optional(),
       prefetch: PREFETCH.optional(),
+      pace: z.enum(['iterate', 'throttle']).optional(),
     },
-    handle: async (session, { values: { sub, prefetch, ...options } }) => {
-      const queue = queueOf(session, { sub })
-      const throttle = session.whenDrained
-      const atOnce = prefetchOf(prefetch, options.reliable)
-      await valid(() => queue.consume({ ...options, prefetch: atOnce, throttle }))
+    handle: async (session, { values: { sub, prefetch, pace, ...options } }) => {
+      const handle = handleOf(session, { sub })
+      const atOnce = prefetchOf(prefetch, options.reliable || pace !== undefined)
+      await valid(() => handle.consume({ ...options, prefetch: atOnce }, pace))
+      return undefined
+    },
+  }),
+  message({
+    type: 'ready',
+    scope: 'work',
+    summary: 'Takes the next message of an iteration, or lets a throttled consumption fetch.',
+    members: HANDLE,
+    handle: (session, { values }) => {
+      handleOf(session, values).ready()
       return undefined
     },
   }),

@@ -3,6 +3,7 @@ import type { Pubsub } from '../../../bus/index.ts'
 import { MAX_KEEP } from '../../../bus/internal.ts'
 import { JsonText } from '../../../kernel/codec/json-text.ts'
 import { checkScope } from '../../access.ts'
+import { elementTexts } from '../../http/json.ts'
 import { callService, MAX_ARGUMENTS, MAX_TRIES } from '../../messaging/service-call.ts'
 import { begin, readable, valid } from '../handles.ts'
 import { duration, json, type MessageType, message, name } from '../message.ts'
@@ -43,7 +44,8 @@ export const TOPIC_MESSAGES: readonly MessageType[] = [
       tries: z.int().min(1).max(MAX_TRIES).optional(),
       wait: duration(0, Number.MAX_SAFE_INTEGER).optional(),
     },
-    handle: ({ deps, signal }, { values }) => callService(deps, values, signal),
+    handle: ({ deps, signal }, { values, texts }) =>
+      callService(deps, { ...values, args: elementTexts(texts.get('args') ?? '[]') ?? [] }, signal),
   }),
   message({
     type: 'publish',

@@ -97,8 +97,7 @@ export function parseClaimReply(values: readonly unknown[], index: number): Clai
 function parseStale([head, value, beside]: unknown[]): { stale: StaleValue; more: Buffer | null } {
   const [fence, staleFor, staleLeft] = String(head).split(' ').map(Number) as [number, number, number]
   const { tags, bytes } = parseValue(value as Buffer)
-  const more = beside as Buffer
-  return { stale: { fence, staleFor, staleLeft, bytes, tags }, more: more.length > 0 ? more : null }
+  return { stale: { fence, staleFor, staleLeft, bytes, tags }, more: beside as Buffer | null }
 }
 
 type Field = string | undefined

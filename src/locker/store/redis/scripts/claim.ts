@@ -21,7 +21,7 @@ import { ANY_STALENESS, WAIT_RETENTION } from '../../store.ts'
  *         'P' fence leaseLeft afterFence (parked)   trace                  progress, or stale
  *         'X' lease expired                         ·                      stale
  *         'O' overloaded, 'R' conflict, 'F' fences exhausted, '!' the script failed for this key
- *         stale: { 'fence staleFor staleLeft', value with its header, tags or progress or '' }, or nil
+ *         stale: { 'fence staleFor staleLeft', value with its header, tags or progress or nil }, or nil
  */
 export const CLAIM: string = /* lua */ `
 local inbox, holder, highestFence, maxParked = ARGV[1], ARGV[2], num(ARGV[3]), num(ARGV[4])
@@ -52,7 +52,7 @@ local function claim(key, arg)
   local staleFor, stale = now - freshUntil, nil
   if value and not refresh and valueFence > afterFence and staleFor >= 0 and staleFor < maxStaleness
     and staleUntil > now then
-    stale = { int(valueFence) .. ' ' .. int(staleFor) .. ' ' .. int(staleUntil - now), value, progress or '' }
+    stale = { int(valueFence) .. ' ' .. int(staleFor) .. ' ' .. int(staleUntil - now), value, progress }
   end
 
   -- A repeated claim: its own grant.
@@ -79,7 +79,7 @@ local function claim(key, arg)
     return status, value or redis.call('HGET', key, 'w')
   end
   if failed then
-    if stale then stale[3] = errorTags or '' end
+    if stale then stale[3] = errorTags end
     local invalidated = invalidatedUpTo >= outcomeFence and ' 1' or ' 0'
     local status = 'E ' .. int(outcomeFence) .. ' ' .. int(math.max(0, errorFreshUntil - now)) .. invalidated
     return status, redis.call('HGET', key, 'e'), stale or errorTags

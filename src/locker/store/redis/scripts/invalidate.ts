@@ -22,7 +22,10 @@ if lastFence > 0 then
   -- Flights that were parked for the value may still read it.
   local readable = readableUntil > now
   local value = readable and redis.call('HGET', key, 'v')
-  remove(key, { 'vu', 'eu', 'vs', 'pu', 'v', not readable and 'w' or nil })
+  local gone = { 'vu', 'eu', 'vs', 'pu', 'v' }
+  -- Without its fence the value is not found again when the server's clock goes back.
+  if not readable then gone[6], gone[7] = 'w', 'vf' end
+  remove(key, gone)
   redis.call('HSET', key, 'd', int(lastFence))
   if value then redis.call('HSET', key, 'w', value) end
   keep(key, math.max(readableUntil, num(waitsUntil), leaseUntil > 0 and leaseUntil + num(length) or 0))

@@ -62,7 +62,7 @@ ${HELD}
 local owner, lastFence, leaseUntil, length, invalidatedUpTo, outcomeFence, outcomeKind, parkedCount, freshUntil,
   staleUntil, bypassUntil = unpack(redis.call('HMGET', key, 'o', 'f', 'u', 'l', 'd', 's', 'k', 'n', 'vu', 'vs', 'pu'))
 local invalidated = num(invalidatedUpTo) >= fence
-if num(outcomeFence) == fence then
+if outcomeFence and num(outcomeFence) == fence then
   local function accepted()
     if kind ~= 'v' then return redis.call('HGET', key, 'e') end
     local stored = redis.call('HMGET', key, 'v', 'w')

@@ -11,7 +11,7 @@ import { SERVER_CLOCK } from '../../../../kernel/redis/call.ts'
  *   -- the stored value
  *   v      header (see wire.ts), tags and bytes               settle value          invalidate
  *   w      the same, for flights that were parked for it       invalidate            the next value; invalidate
- *   vf     its fence                                           settle value          ·
+ *   vf     its fence                                           settle value          invalidate, with w
  *   va     when it was accepted                                settle value          ·
  *   vu     until when it is fresh                              settle value          invalidate
  *   vs     until when it is kept for callers that accept stale settle value          the next value; invalidate

@@ -1,0 +1,88 @@
+import type { MessageInfo, QueueMessage } from '../../queue/events.ts'
+import type { ConsumeOptions, Throttle } from '../../queue/options.ts'
+import { reportUncaught } from '../timers.ts'
+import { finite, ms } from '../wire.ts'
+import type { RemoteIterator } from './remote-iterator.ts'
+
+/** One consumption of a queue behind a gateway, which begins there when the queue is attached, and again after an outage. */
+export class RemoteConsumption<M> {
+  readonly #throttle: Throttle | undefined
+  readonly #options: Omit<ConsumeOptions, 'throttle' | 'max' | 'index'>
+  /** Undefined: messages are events. */
+  readonly iterator: RemoteIterator<QueueMessage<M>> | undefined
+  /** How many more are to come. */
+  #left: number
+  /** A reader begins behind this message. */
+  #index: number | undefined
+  /** Of the throttle: the present question of the gateway. */
+  #question: object | undefined
+  /** Whether the throttle has said to fetch, and nothing was asked since. */
+  #isReady = false
+
+  constructor(options: ConsumeOptions, iterator?: RemoteIterator<QueueMessage<M>>) {
+    const { throttle, index, max = Number.POSITIVE_INFINITY, ...terms } = options
+    this.#throttle = throttle
+    this.#options = terms
+    this.#index = index
+    this.#left = max < 0 ? Number.POSITIVE_INFINITY : max
+    this.iterator = iterator
+  }
+
+  get isReliable(): boolean {
+    return this.#options.reliable === true
+  }
+
+  /** Whether all messages have come. */
+  get isOver(): boolean {
+    return this.#left <= 0
+  }
+
+  /** Members of the message that begins it. */
+  get members(): object {
+    const pace = this.iterator ? 'iterate' : this.#throttle && 'throttle'
+    const { lease, ...terms } = this.#options
+    const index = finite(this.#index)
+    return { ...terms, index, lease: ms(lease), max: finite(this.#left), pace }
+  }
+
+  /** Whether the gateway may send the next message, or fetch. */
+  get wantsMore(): boolean {
+    return this.iterator ? this.iterator.isReading : this.#isReady
+  }
+
+  onMessage(value: M, id: number, info: MessageInfo): void {
+    this.#left--
+    // A reader goes on behind it after an outage.
+    if (this.#options.remove === false) this.#index = id
+    this.iterator?.receive({ value, id, ...info })
+  }
+
+  /** The gateway asks whether it may fetch: calls `tell` when the throttle says so. */
+  onThrottle(tell: () => void): void {
+    const question = {}
+    this.#question = question
+    this.#isReady = false
+    try {
+      this.#throttle?.(() => {
+        if (this.#question !== question) return
+        this.#question = undefined
+        this.#isReady = true
+        tell()
+      })
+    } catch (error) {
+      reportUncaught(error)
+    }
+  }
+
+  /** The socket has ended: a later one asks anew. */
+  onLost(): void {
+    this.#question = undefined
+    this.#isReady = false
+  }
+
+  /** It is over. `error`: the queue was lost. */
+  end(error?: Error): void {
+    this.onLost()
+    this.iterator?.end(error)
+  }
+}
