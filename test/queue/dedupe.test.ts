@@ -353,6 +353,15 @@ onBothStores('Q2 dedupe - an exclusive submission is refused while a job waits u
   const last = queue.submit('work', 'next', options)
   await running(2)
   assert.equal(runs[1]?.payload, 'next')
+  // Nor does a submission join another one of the same process.
+  const two = [queue.submit('work', 'last', options), queue.submit('work', 'last', options)]
+  const refusals = two.map((submission) =>
+    submission.catch((error) => assert.ok(error instanceof ConflictError)),
+  )
+  await Promise.race(refusals)
   runs[1]?.end('again')
   assert.equal(await last, 'again')
+  await running(3)
+  runs[2]?.end('once')
+  assert.deepEqual((await Promise.all(refusals)).filter(Boolean), ['once'])
 })

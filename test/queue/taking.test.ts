@@ -11,10 +11,13 @@ import {
   type JobEvent,
   JsonText,
   jsonTextCodec,
+  MemoryQueueStore,
+  RedisQueue,
   type TakenJob,
   UnavailableError,
 } from '../../src/index.ts'
 import { newId } from '../../src/kernel/keys.ts'
+import type { QueueStore } from '../../src/queue/store/store.ts'
 import { encodeToken, newSecret, tokenOf } from '../../src/queue/taking/token.ts'
 import { Monitor } from '../support/monitor.ts'
 import { onBothStores, onRedis, subscribed } from '../support/stores.ts'
@@ -556,6 +559,21 @@ test('take - goes on when the subscription was lost', async () => {
   await world.t.server.call('CLIENT', 'KILL', 'TYPE', 'pubsub')
   await other.enqueue('work', 1)
   assert.equal((await taken(taking)).payload, 1)
+})
+
+test('take - finds a job that is ready while there is no subscription, and others wait', async () => {
+  class UnsubscribedStore extends MemoryQueueStore {
+    override connect(name: string): QueueStore {
+      return Object.assign(super.connect(name), { subscribed: false })
+    }
+  }
+  await using queue = new RedisQueue('queue', { store: new UnsubscribedStore() })
+  const waiting = rejectionOf(queue.take('work', { wait: LONG }))
+  assert.equal(await queue.take('work'), undefined)
+  await queue.enqueue('work', 1)
+  assert.equal((await taken(queue.take('work', { wait: LONG }))).payload, 1)
+  await queue.close()
+  assert.ok((await waiting) instanceof ClosedError)
 })
 
 onBothStores(

@@ -6,6 +6,7 @@ import { QUEUE_MUTATIONS } from './queue/mutations.ts'
 import { queuePlanOf } from './queue/plan.ts'
 import { simulate } from './queue/run.ts'
 import { QueueServer } from './queue/server.ts'
+import { TAKER_MUTATIONS } from './queue/taker-mutations.ts'
 import { Random } from './random.ts'
 import { Scheduler } from './scheduler.ts'
 import { testSimulation } from './suite.ts'
@@ -17,8 +18,11 @@ testSimulation({
   simulate,
   seeds: 40,
   countedSeeds: 30,
-  least: () => ({ calls: 1000, begun: 600, outcomes: 600, values: 400, replaced: 30 }),
-  mutations: QUEUE_MUTATIONS,
+  least: () => ({
+    ...{ calls: 700, begun: 600, outcomes: 600, values: 400, replaced: 30 },
+    ...{ taken: 50, none: 50, givenBack: 10, exclusive: 10 },
+  }),
+  mutations: [...QUEUE_MUTATIONS, ...TAKER_MUTATIONS],
   harmless: ({ name, plan }) => (plan ? { name, plan } : { name }),
   seedsPerMutation: 300,
 })

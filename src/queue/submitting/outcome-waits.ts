@@ -124,6 +124,8 @@ export class OutcomeWaits {
     const wait = this.#joinable.get(submission.id)
     if (wait?.submission === undefined) return undefined
     const { command, conflict, abortUnwanted, payload } = wait.submission
+    // The store refuses the second of two.
+    if (conflict === 'exclusive') return undefined
     // A submission with other options may get another reply, so it is sent by itself.
     const sameOptions = conflict === submission.conflict && abortUnwanted === submission.abortUnwanted
     return sameOptions && command === submission.command && payload === submission.payload ? wait : undefined

@@ -2,7 +2,7 @@ import type { QueueContext } from '../options.ts'
 import type { TakeRequest } from '../store/store.ts'
 import { outcomeOf, REQUEUE } from '../working/attempt-result.ts'
 
-/** Calls that are searched for; of others, the leases end. */
+/** Calls that are searched for; of others, the leases end. Nor is a job found beyond those that a search reads: see scripts/take.ts. */
 const MAX_LOST = 1_000
 /** Pause between two searches, ms. */
 const PAUSE = 1_000
@@ -31,10 +31,18 @@ export class LostTakes {
     this.#context = context
   }
 
-  add(request: TakeRequest, sentAt: number): void {
+  /** Number of calls that are searched for. */
+  get size(): number {
+    return this.#lost.size
+  }
+
+  /** Resolves at once; after `close`, when it was searched for. Never rejects. */
+  async add(request: TakeRequest, sentAt: number): Promise<void> {
     if (this.#lost.size >= MAX_LOST) return
-    this.#lost.add({ request, sentAt, searches: 0 })
-    if (!this.#searching) void this.#searchAll()
+    const take = { request, sentAt, searches: 0 }
+    this.#lost.add(take)
+    if (this.#closed) await this.#search(take)
+    else if (!this.#searching) void this.#searchAll()
   }
 
   /** Never rejects. */
@@ -62,7 +70,9 @@ export class LostTakes {
     }
   }
 
-  close(): void {
+  /** Searches once more for each. Never rejects. */
+  async close(): Promise<void> {
     this.#closed = true
+    await Promise.all([...this.#lost].map((take) => this.#search(take)))
   }
 }

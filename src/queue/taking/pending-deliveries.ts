@@ -15,8 +15,14 @@ export class PendingDeliveries {
   #lostAt = Number.NEGATIVE_INFINITY
   /** The free slots that the store has, but for deliveries that have not arrived; undefined: not known. */
   #slots: number | undefined
-  /** Deliveries that no reply had told of, and that have arrived since an announcement was sent; undefined: none is under way. */
-  #early: number | undefined
+  /** What the store has delivered since it was last known: 'untold', if the next reply does not tell of it. */
+  #former: 'told' | 'untold' = 'untold'
+  /** Announcements that have got no reply. */
+  #underWay = 0
+  /** Whether several of them were under way at once: the next one was sent before it was known what the one before left. */
+  #overlapping = false
+  /** Deliveries that no reply had told of, and that have arrived while an announcement was under way. */
+  #early = 0
   #timer: Timer | undefined
 
   /** `lostAfter`: ms. `onLost`: deliveries were lost. */
@@ -33,38 +39,47 @@ export class PendingDeliveries {
 
   /** An announcement is sent. Returns the free slots that the store has left to the worker; undefined if that is not known. */
   onSent(): number | undefined {
-    this.#early = 0
+    if (this.#underWay++ === 0) {
+      this.#early = 0
+      this.#overlapping = false
+    } else {
+      this.#overlapping = true
+      this.#slots = undefined
+    }
     return this.#slots
   }
 
-  /** The announcement that was sent, of so many slots, was accepted. */
+  /** An announcement of so many slots was accepted. */
   onAnnounced(slots: number, { since, assigned }: Assignment): void {
-    // What the store did before is not told if the slots were not known.
-    const before = this.#slots === undefined ? 0 : this.count
-    const early = this.#early ?? 0
+    const before = this.#former === 'told' ? this.count : 0
     const told = since + assigned
-    this.#early = undefined
-    this.#onTheirWay = before + Math.max(0, told - early)
-    this.#slots = Math.max(0, slots - told - Math.max(0, early - told))
+    const untold = Math.max(0, this.#early - told)
+    this.#underWay--
+    this.#former = 'told'
+    this.#onTheirWay = before + Math.max(0, told - this.#early)
+    this.#early = untold
+    this.#slots = this.#overlapping ? undefined : Math.max(0, slots - told - untold)
     if (this.#onTheirWay === 0) return
     this.#lostAt = this.#clock.now() + this.#lostAfter
     this.#timer ??= this.#clock.after(this.#lostAfter, this.#checkLoss, true)
   }
 
-  /** It is not known what the announcement that was sent has done. */
+  /** It is not known what an announcement has done. */
   onFailed(): void {
-    this.#early = undefined
+    this.#underWay--
+    this.#former = 'untold'
     this.#slots = undefined
   }
 
   onArrived(): void {
     if (this.count > 0) this.#onTheirWay--
-    else if (this.#early !== undefined) this.#early++
+    else if (this.#underWay > 0) this.#early++
     else if (this.#slots !== undefined) this.#slots = Math.max(0, this.#slots - 1)
   }
 
   /** The subscription was interrupted: those on their way are lost. */
   reset(): void {
+    this.#former = 'untold'
     this.#slots = undefined
     this.#onTheirWay = 0
   }

@@ -57,6 +57,8 @@ export class TakingWorker implements WorkerListener {
   readonly #deliveries: PendingDeliveries
   /** Number of announcements that were sent. */
   #sent = 0
+  /** Number of the last announcement that the store has accepted. */
+  #accepted = 0
   /** When the last announcement found no job, by the clock, ms. */
   #quietSince = Number.NEGATIVE_INFINITY
   #lastFailure: unknown
@@ -100,8 +102,9 @@ export class TakingWorker implements WorkerListener {
   /** Takes a job for a taker, now or later. */
   take(taker: Taker): void {
     this.#usedAt = this.#context.clock.now()
-    // While others wait, no job is ready.
-    if (taker.hasTime && this.#waiting.size > 0) this.#wait(taker)
+    // While others wait with slots, no job is ready.
+    const { subscribed } = this.#context.store
+    if (taker.hasTime && this.#waiting.size > 0 && subscribed) this.#wait(taker)
     else this.#handle(this.#ask(taker))
   }
 
@@ -124,10 +127,10 @@ export class TakingWorker implements WorkerListener {
       else this.#waitOrEnd(taker)
     } catch (error) {
       this.#asking.delete(taker)
-      if (!(error instanceof UnavailableError) || error.sent) this.#lostTakes.add(request, sentAt)
       if (!(error instanceof UnavailableError)) taker.reject(error)
       else if (taker.hasTime) this.#waitOrEnd(taker)
       else taker.failUnanswered(error)
+      if (!(error instanceof UnavailableError) || error.sent) await this.#lostTakes.add(request, sentAt)
     }
   }
 
@@ -169,7 +172,8 @@ export class TakingWorker implements WorkerListener {
       this.#deliveries.onAnnounced(slots, assignment)
       this.#quietSince = assignment.assigned === 0 ? clock.now() : Number.NEGATIVE_INFINITY
       this.#lastFailure = undefined
-      this.#endLeaving(number)
+      this.#accepted = Math.max(this.#accepted, number)
+      this.#endLeaving()
       if (assignment.more) this.#announcer.announceNow()
     } catch (error) {
       this.#deliveries.onFailed()
@@ -191,16 +195,21 @@ export class TakingWorker implements WorkerListener {
     return error
   }
 
-  /** Ends the takers whose slots were withdrawn by an announcement, unless a delivery to them is on its way. */
-  #endLeaving(announcement: number): void {
+  /** Ends the takers whose slots were withdrawn, unless a delivery to them is on its way. */
+  #endLeaving(): void {
     const { count } = this.#deliveries
     let position = 0
     for (const taker of this.#waiting) {
       const isCovered = position++ < count
-      if (isCovered || taker.state !== 'leaving' || taker.leftAt >= announcement) continue
+      if (isCovered || taker.state !== 'leaving' || !this.#isWithdrawn(taker)) continue
       this.#waiting.delete(taker)
       taker.endWithoutJob()
     }
+  }
+
+  /** Whether the store has accepted an announcement that leaves the slot of a taker out. */
+  #isWithdrawn(taker: Taker): boolean {
+    return taker.leftAt < this.#accepted
   }
 
   /** The time of a taker has passed. */
@@ -213,7 +222,7 @@ export class TakingWorker implements WorkerListener {
   onTakerOverdue(taker: Taker): void {
     // A delivery is being accepted for it.
     if (!this.#waiting.has(taker)) return
-    if (this.#lastFailure === undefined) taker.endWithoutJob()
+    if (this.#isWithdrawn(taker)) taker.endWithoutJob()
     else taker.failUnanswered(this.#lastFailure)
   }
 
@@ -255,12 +264,19 @@ export class TakingWorker implements WorkerListener {
   /** Accepts a delivery for a taker. */
   async #accept(taker: Taker, delivery: Delivery): Promise<void> {
     const token = this.#tokenOf(delivery, newSecret())
-    const payload = await this.#hold(delivery, attemptOf(token), taker.lease)
-    if (payload === undefined) this.#waitAgain(taker)
-    else await this.#give(taker, { ...delivery, payload }, token)
+    try {
+      const payload = await this.#hold(delivery, attemptOf(token), taker.lease)
+      if (payload === undefined) this.#waitAgain(taker)
+      else await this.#give(taker, { ...delivery, payload }, token)
+    } catch (error) {
+      this.#waitAgain(taker, error)
+    }
   }
 
-  /** Accepts a delivery, and gives it to its holder. Returns the payload; undefined if the job could not be had. */
+  /**
+   * Accepts a delivery, and gives it to its holder. Returns the payload; undefined if it was lost. Rejects if the store does not
+   * answer.
+   */
   async #hold(delivery: Delivery, held: AttemptRef, lease: number): Promise<string | undefined> {
     const { store, within } = this.#context
     const given = this.#refOf(delivery)
@@ -269,23 +285,25 @@ export class TakingWorker implements WorkerListener {
       if (renewal !== 'held') return undefined
       const payload = delivery.payload ?? (await store.readPayload(held, within))
       if (payload !== undefined) return payload
-    } catch {
+    } catch (error) {
       // It is not known who holds it.
-      await this.#giveBack(given)
+      await Promise.all([this.#giveBack(given), this.#giveBack(held)])
+      throw error
     }
     await this.#giveBack(held)
     return undefined
   }
 
-  /** Puts a taker back in its place, whose job could not be had. */
-  #waitAgain(taker: Taker): void {
+  /** Puts a taker back in its place, whose job could not be had. One that is leaving has no slot any more: the delivery used it. */
+  #waitAgain(taker: Taker, failure?: unknown): void {
     if (taker.state === 'ended') return
     if (this.#closed) return taker.close()
+    if (taker.state === 'leaving')
+      return failure === undefined ? taker.endWithoutJob() : taker.failUnanswered(failure)
     const others = [...this.#waiting]
     this.#waiting = new TransientSet()
     for (const one of [taker, ...others]) this.#waiting.add(one)
-    if (taker.state === 'leaving') this.onTakerLeaving(taker)
-    else this.#announcer.announceNow()
+    this.#announcer.announceNow()
   }
 
   /** Gives a job back, uncounted. If the store does not answer, the job is requeued when its lease ends. */
@@ -300,7 +318,7 @@ export class TakingWorker implements WorkerListener {
       IDLE_TIMEOUT,
       () => {
         // A taker whose job is being asked for or accepted does not wait, and has no job yet.
-        const isUsed = this.#waiting.size + this.#handling.size > 0
+        const isUsed = this.#waiting.size + this.#handling.size + this.#lostTakes.size > 0
         if (isUsed || clock.now() - this.#usedAt < IDLE_TIMEOUT) this.#checkIdleLater()
         else this.#hooks.onIdle(this)
       },
@@ -312,14 +330,14 @@ export class TakingWorker implements WorkerListener {
   async close(): Promise<void> {
     this.#closed = true
     this.#idleTimer?.cancel()
-    this.#lostTakes.close()
+    const searching = this.#lostTakes.close()
     this.#deliveries.stop()
     this.#announcer.stop()
     this.#unlisten()
     for (const taker of [...this.#waiting, ...this.#asking]) taker.close()
     const { store, within } = this.#context
     await store.removeWorker(this.name, within).catch(() => {})
-    await Promise.all(this.#handling)
+    await Promise.all([searching, ...this.#handling])
     store.unregister(this.name.nonce)
   }
 }

@@ -6,6 +6,7 @@ import { type Ending, endingOf, identityOf } from '../history.ts'
 import type { Task } from './handlers.ts'
 import type { QueueCall } from './history.ts'
 import { short } from './recorder.ts'
+import { TakerDriver } from './takers.ts'
 import type { QueueActor, QueueWorld } from './world.ts'
 
 /** A submission: command, payload and options. */
@@ -22,9 +23,11 @@ const NEVER = Number.POSITIVE_INFINITY
 /** Calls the queues of a world, and records the results. */
 export class QueueDriver {
   readonly #world: QueueWorld
+  readonly #takers: TakerDriver
 
   constructor(world: QueueWorld) {
     this.#world = world
+    this.#takers = new TakerDriver(world)
   }
 
   #order(): Order {
@@ -42,7 +45,10 @@ export class QueueDriver {
     if (random.chance(0.15)) options.abortUnwanted = true
     if (random.chance(mix.rerun)) {
       options.dedupe = `key ${random.below(2)}`
-      options.conflict = random.pick(['rerun', 'rerun', 'reject', 'join'] as const)
+      const isExclusive = random.chance(mix.exclusive)
+      options.conflict = isExclusive
+        ? 'exclusive'
+        : random.pick(['rerun', 'rerun', 'reject', 'join'] as const)
     } else if (random.chance(0.3)) options.dedupe = false
     const task: Task = { n: random.below(plan.payloads) }
     if (random.chance(mix.poison)) task.poison = true
@@ -59,7 +65,9 @@ export class QueueDriver {
         : dedupeId(command, 'payload', encodePayload(task, 1000, true))
     const call: QueueCall = {
       ...{ no: history.jobCalls.length, process: actor.process.id, kind, id, command },
-      ...{ nonce: undefined, generation: 0, conflict: conflict === 'reject', single: dedupe === false },
+      ...{ nonce: undefined, generation: 0, single: dedupe === false },
+      conflict: conflict === 'reject' || conflict === 'exclusive',
+      isExclusive: conflict === 'exclusive',
       keeps: abortUnwanted !== true,
       ...{ begun: history.moment(), deadline: NEVER, ended: undefined },
     }
@@ -88,6 +96,8 @@ export class QueueDriver {
   #tie(actor: QueueActor, call: QueueCall): void {
     const { endpoint } = actor
     const sent = endpoint.submitted ?? endpoint.latest.get(call.id)
+    if (call.isExclusive && !endpoint.submitted)
+      this.#world.history.violate('Q1', `#${call.no} is exclusive, and joins another call`)
     call.nonce = sent?.nonce
     call.id = sent?.id ?? call.id
     this.#world.history.say(
@@ -185,12 +195,12 @@ export class QueueDriver {
   async close(actor: QueueActor, grace: number): Promise<void> {
     const { history, plan, scheduler } = this.#world
     actor.closing = true
-    // Removal of the worker with deliveries on their way, requeues, removal of nonces from records.
-    const deadline = scheduler.now + grace + 3 * plan.unavailableAfter + 500
+    // Removal of the worker with deliveries on their way, requeues, a search for what was taken, removal of nonces from records.
+    const deadline = scheduler.now + grace + 4 * plan.unavailableAfter + 500
     const closing = { process: actor.process.id, begun: history.moment(), deadline, ended: undefined }
     history.closings.push(closing)
     history.say(() => `p${closing.process} closes within ${grace}`)
-    for (const call of history.jobCalls) {
+    for (const call of [...history.jobCalls, ...history.takes]) {
       if (call.process === closing.process && !call.ended) call.deadline = Math.min(call.deadline, deadline)
     }
     await actor.queue.close({ grace })
@@ -201,7 +211,8 @@ export class QueueDriver {
   /** A random call, by the seed. */
   act(actor: QueueActor): void {
     const { random, plan } = this.#world
-    if (random.chance(plan.mix.end)) this.#manage(actor)
+    if (random.chance(plan.mix.take)) void this.#takers.take(actor)
+    else if (random.chance(plan.mix.end)) this.#manage(actor)
     else if (random.chance(plan.mix.pause)) this.#halt(actor)
     else if (random.chance(plan.mix.enqueue)) void this.#enqueueAndWait(actor)
     else void this.submit(actor)

@@ -21,6 +21,7 @@ import type {
   WorkerListener,
   WorkerRef,
 } from '../../../src/queue/store/store.ts'
+import { TakingWorker } from '../../../src/queue/taking/taking-worker.ts'
 import { Link } from '../link.ts'
 import type { SimProcess } from '../process.ts'
 import { Subscription } from '../subscription.ts'
@@ -31,6 +32,9 @@ import type { QueueWorld } from './world.ts'
 
 /** A removed worker waits so long for deliveries that are on their way, ms. */
 const CATCH_UP = 500
+
+/** A request at the server. `isRepeated`: it was sent before. */
+type Run<T> = (isRepeated: boolean) => Promise<T>
 
 /** The store as one process sees it: over a connection for commands and a subscription. Both can fail. */
 export class QueueEndpoint implements QueueStore, QueuePeer {
@@ -88,15 +92,22 @@ export class QueueEndpoint implements QueueStore, QueuePeer {
     return this.#waiters.size + this.#workers.size
   }
 
-  #call<T>(name: string, run: () => Promise<T>, within: number, late?: (reply: T) => void): Promise<T> {
+  isTakers(worker: string): boolean {
+    const { inbox } = this.#port
+    return worker.startsWith(inbox) && this.#workers.get(worker.slice(inbox.length)) instanceof TakingWorker
+  }
+
+  #call<T>(name: string, run: Run<T>, within: number, late?: (reply: T) => void): Promise<T> {
     const { server } = this.#world
-    return this.link.call(`p${this.process} ${name}`, () => server.act(this, run), within, late)
+    const execute = (isRepeated: boolean) => server.act(this, () => run(isRepeated))
+    return this.link.call(`p${this.process} ${name}`, execute, within, late)
   }
 
   /** A call whose reply contains the server's time. */
-  async #timed<T>(name: string, run: () => Promise<T>, within: number): Promise<T> {
+  async #timed<T>(name: string, run: Run<T>, within: number): Promise<T> {
+    const { server } = this.#world
     const sentAt = this.#sim.clock.now()
-    const execute = async () => ({ at: this.#world.server.now, reply: await run() })
+    const execute = async (isRepeated: boolean) => ({ at: server.now, reply: await run(isRepeated) })
     const updateClock = ({ at }: { at: number }) => this.#serverClock.update(at, sentAt)
     const answer = await this.#call(name, execute, within, updateClock)
     updateClock(answer)
@@ -147,15 +158,15 @@ export class QueueEndpoint implements QueueStore, QueuePeer {
   ): Promise<Assignment> {
     this.#workers.set(worker.nonce, listener)
     this.#working.add(worker.nonce)
-    return this.#timed(
-      `capacity ${worker.command} ${slots}`,
-      () => this.#port.setCapacity(worker, slots, former),
-      within,
-    )
+    const run = () => this.#port.setCapacity(worker, slots, former)
+    return this.#timed(`capacity ${worker.command} ${slots}`, run, within)
   }
 
-  take(request: TakeRequest, within: number): Promise<TakenAttempt | undefined> {
-    return this.#timed('take', () => this.#port.take(request, within), within)
+  async take(request: TakeRequest, within: number): Promise<TakenAttempt | undefined> {
+    const run = (isRepeated: boolean) => this.#port.take(request, isRepeated)
+    const attempt = await this.#timed(`take ${request.command}`, run, within)
+    if (attempt) this.#fenceWatermark.observe(attempt.fence)
+    return attempt
   }
 
   findTaken(request: TakeRequest, age: number, within: number): Promise<AttemptRef | undefined> {
@@ -195,11 +206,8 @@ export class QueueEndpoint implements QueueStore, QueuePeer {
   }
 
   finish(ending: AttemptOutcome, within: number): ReturnType<QueueStore['finish']> {
-    return this.#timed(
-      `finish ${short(ending.id)} ${ending.kind}`,
-      () => this.#port.finish(ending, within),
-      within,
-    )
+    const run = () => this.#port.finish(ending, within)
+    return this.#timed(`finish ${short(ending.id)} ${ending.kind}`, run, within)
   }
 
   publishProgress(attempt: AttemptRef, bytes: Buffer, within: number): Promise<void> {
@@ -260,7 +268,6 @@ export class QueueEndpoint implements QueueStore, QueuePeer {
 
   /** The register is not simulated. */
   async joinRegister(): Promise<void> {}
-
   async leaveRegister(): Promise<void> {}
 
   commands(within: number): Promise<string[]> {
@@ -268,11 +275,8 @@ export class QueueEndpoint implements QueueStore, QueuePeer {
   }
 
   terminate(termination: Termination, within: number): Promise<boolean> {
-    return this.#call(
-      `terminate ${termination.kind}`,
-      () => this.#port.terminate(termination, within),
-      within,
-    )
+    const run = () => this.#port.terminate(termination, within)
+    return this.#call(`terminate ${termination.kind}`, run, within)
   }
 
   retry(...args: Parameters<QueueStore['retry']>): ReturnType<QueueStore['retry']> {
@@ -292,7 +296,6 @@ export class QueueEndpoint implements QueueStore, QueuePeer {
   }
 
   publishEvent(): void {}
-
   async watchEvents(): Promise<() => void> {
     return () => {}
   }

@@ -11,6 +11,8 @@ export interface QueueCall {
   nonce: string | undefined
   generation: number
   conflict: boolean
+  /** Its `conflict` is 'exclusive'. */
+  isExclusive: boolean
   /** No other submission has its id. */
   single: boolean
   /** The job must go on when no waiter is left. */
@@ -18,6 +20,21 @@ export interface QueueCall {
   begun: Moment
   /** Time by which it must be settled: by its timeout, its abort, or the end of `close`. */
   deadline: number
+  ended: (Moment & { ending: Ending }) | undefined
+}
+
+/** One call of `take`. */
+export interface TakeCall {
+  no: number
+  process: number
+  command: string
+  /** ms; 0: it does not wait. */
+  wait: number
+  /** Whether its signal aborts at some time. */
+  aborts: boolean
+  begun: Moment
+  deadline: number
+  /** The identity of a value is the id of the job; '': none. */
   ended: (Moment & { ending: Ending }) | undefined
 }
 
@@ -35,6 +52,12 @@ export interface AttemptRecord {
   generation: number
   fence: number
   process: number
+  /** Whether it was given to a taker or to a worker of takers. */
+  toTaker: boolean
+  /** Whether a holder has it: whoever has the token ends it, in any process. */
+  isHeld: boolean
+  /** Its holder gives it back. */
+  released: boolean
   granted: Moment
   begun: Moment | undefined
   aborted: Moment | undefined
@@ -56,6 +79,7 @@ export interface OutcomeRecord extends Moment {
 /** Everything that happened in a run. */
 export class QueueHistory extends History {
   readonly jobCalls: QueueCall[] = []
+  readonly takes: TakeCall[] = []
   readonly effects: Map<string, SubmitEffect[]> = new Map()
   readonly attempts: AttemptRecord[] = []
   readonly outcomes: OutcomeRecord[] = []

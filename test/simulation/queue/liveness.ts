@@ -42,6 +42,7 @@ export class QueueLivenessCheck {
   async check(): Promise<void> {
     const { random, scheduler, plan } = this.#world
     for (const { process } of this.#world.actors) process.wake(2)
+    this.#endForgottenLeases()
     this.#driver.resumeAll(random.pick(this.#world.awake()))
     // Delayed jobs become due meanwhile.
     await scheduler.runUntil(scheduler.now + 2 * plan.lease)
@@ -57,12 +58,26 @@ export class QueueLivenessCheck {
     await this.#leftovers()
   }
 
+  /** Ends the leases that a process took, and did not live to give back: they may be longer than the run. */
+  #endForgottenLeases(): void {
+    const { server, history, actors } = this.#world
+    const { deadlines, jobs } = server.model.state
+    for (const { id, fence, isHeld, over, process } of history.attempts) {
+      const actor = actors[process]
+      const isForgotten = isHeld && !over && (actor?.process.dead || actor?.closing)
+      if (isForgotten && jobs.get(id)?.state.kind === 'active' && jobs.get(id)?.fence === fence)
+        deadlines.set(id, server.now)
+    }
+  }
+
   #allOver(): boolean {
     const { server, history, actors } = this.#world
     const jobs = [...server.model.state.jobs.values()]
     return (
       jobs.every(({ finished: over }) => over) &&
-      history.jobCalls.every(({ ended, process }) => ended || actors[process]?.process.dead)
+      [...history.jobCalls, ...history.takes].every(
+        ({ ended, process }) => ended || actors[process]?.process.dead,
+      )
     )
   }
 
@@ -82,6 +97,13 @@ export class QueueLivenessCheck {
       // The call that determines the deadline may start only after a pause.
       ({ kind, begun, ended }, process) =>
         kind !== 'submit' && ended !== undefined && process.pausedWithin(begun.at, ended.at),
+    )
+    checkDeadlines(
+      this.#world,
+      this.#world.history.takes,
+      ({ no, process }) => `take ${no} of p${process}`,
+      // What it asks the store after its wait has passed begins after the pause.
+      ({ begun, ended }, process) => ended !== undefined && process.pausedWithin(begun.at, ended.at),
     )
   }
 

@@ -1,22 +1,7 @@
-import type { JobRecord } from '../../../src/queue/store/model/job-record.ts'
-import type { QueueStore, SubmitReply, WorkerListener } from '../../../src/queue/store/store.ts'
-import type { QueueMutation } from './mutation.ts'
+import type { SubmitReply, WorkerListener } from '../../../src/queue/store/store.ts'
+import { jobOf, type QueueMutation, wrapped } from './mutation.ts'
 import type { QueuePort } from './port.ts'
 import type { QueueServer } from './server.ts'
-
-/** The same store with some of its methods replaced. */
-function wrapped(store: QueueStore, changes: Partial<QueueStore>): QueueStore {
-  return new Proxy(store, {
-    get(target, name) {
-      const value: unknown = Reflect.get(changes, name) ?? Reflect.get(target, name, target)
-      return typeof value === 'function' ? value.bind(target) : value
-    },
-  })
-}
-
-function jobOf(server: QueueServer, id: string): JobRecord | undefined {
-  return server.model.state.jobs.get(id)
-}
 
 /** A port whose `finish` ignores the fence: a refused outcome is accepted while another attempt runs. */
 function unfenced(port: QueuePort, server: QueueServer): QueuePort {
@@ -48,13 +33,13 @@ function listener(of: WorkerListener, changes: Partial<WorkerListener>): WorkerL
 export const QUEUE_MUTATIONS: readonly QueueMutation[] = [
   {
     name: 'a finish that is not fenced',
-    shownBy: 61,
+    shownBy: 105,
     plan: (plan) => Object.assign(plan.faults, { pause: 8 }),
     server: unfenced,
   },
   {
     name: 'a finish that is not idempotent',
-    shownBy: 32,
+    shownBy: 82,
     server: (port) => {
       const accepted = new Set<string>()
       return {
@@ -71,7 +56,7 @@ export const QUEUE_MUTATIONS: readonly QueueMutation[] = [
   },
   {
     name: 'a submission sent twice that creates twice',
-    shownBy: 53,
+    shownBy: 58,
     plan: (plan) => Object.assign(plan.faults, { cut: 20 }),
     server: (port) => {
       const times = new Map<string, number>()
@@ -88,12 +73,13 @@ export const QUEUE_MUTATIONS: readonly QueueMutation[] = [
   },
   {
     name: 'a fence that starts over when the record is lost',
-    shownBy: 4,
+    shownBy: 5,
     plan: (plan) => Object.assign(plan.faults, { flush: 3 }),
     context: (at) => ({ ...at, micros: 1, highestFence: 0 }),
   },
   {
     name: 'a stall that is not counted',
+    shownBy: 6,
     server: (port, server) => ({
       ...port,
       processDue: async (jobs, terms, within) => {
@@ -181,7 +167,7 @@ export const QUEUE_MUTATIONS: readonly QueueMutation[] = [
   },
   {
     name: 'a cancel that does not tell the worker',
-    shownBy: 2,
+    shownBy: 4,
     context: (at) => ({
       ...at,
       notifyWorker: (worker, notice) => {
@@ -239,12 +225,13 @@ export const QUEUE_MUTATIONS: readonly QueueMutation[] = [
   },
   {
     name: 'a lost subscription that is not noticed',
+    shownBy: 15,
     plan: (plan) => Object.assign(plan.faults, { deafen: 8 }),
     client: (store) => wrapped(store, { listen: () => () => {} }),
   },
   {
     name: 'a resume that delivers nothing',
-    shownBy: 4,
+    shownBy: 6,
     server: (port) => ({ ...port, resume: async () => {} }),
   },
   {

@@ -23,6 +23,10 @@ export interface QueuePlan extends CommonPlan {
   repeated: 0
   /** Fraction of outcomes that are too large for a message. */
   large: number
+  /** Jobs are taken only: no process has a worker until the faults have stopped. */
+  takersOnly: boolean
+  /** Leases of taken jobs, ms. One that is longer than the run ends only with the job, or when it is given back. */
+  takenLeases: number[]
   /** Fraction of callers and handlers of each kind. */
   mix: {
     enqueue: number
@@ -35,8 +39,16 @@ export interface QueuePlan extends CommonPlan {
     kills: number
     poison: number
     fails: number
+    /** Calls of `take`, of all calls; and those that are aborted, of these. */
+    take: number
+    leave: number
+    /** Submissions with `conflict: 'exclusive'`, of those with a key. */
+    exclusive: number
   }
 }
+
+/** Longer than a run, ms. */
+export const LONG_LEASE = 30 * 60_000
 
 /** Most runs have few kinds of faults, but many of them: that finds more than a few of every kind. */
 export function queuePlanOf(random: Random): QueuePlan {
@@ -44,7 +56,7 @@ export function queuePlanOf(random: Random): QueuePlan {
   const lease = random.pick([100, 200, 500, 1000, 3000])
   const often = (most: number) => (calm || random.chance(0.55) ? 0 : random.between(0, most))
   const part = (most: number) => (calm || random.chance(0.6) ? 0 : random.between(0, most))
-  return {
+  const plan: QueuePlan = {
     calm,
     processes: 2 + random.below(4),
     commands: ['add', 'mul'].slice(0, 1 + random.below(2)),
@@ -67,6 +79,8 @@ export function queuePlanOf(random: Random): QueuePlan {
     repeated: 0,
     refused: part(0.2),
     large: random.chance(0.7) ? 0 : 0.5,
+    takersOnly: false,
+    takenLeases: [lease],
     faults: {
       pause: often(6),
       kill: often(4),
@@ -87,6 +101,17 @@ export function queuePlanOf(random: Random): QueuePlan {
       kills: calm ? 0 : random.pick([0, 0, 0.1]),
       poison: calm || random.chance(0.8) ? 0 : 0.2,
       fails: random.pick([0, 0.2, 0.5]),
+      take: random.pick([0, 0, 0.3, 0.6]),
+      leave: random.pick([0, 0, 0.4]),
+      exclusive: random.pick([0, 0.5]),
     },
   }
+  plan.takersOnly = plan.mix.take > 0 && random.chance(0.6)
+  if (random.chance(0.6)) plan.takenLeases.push(overtakes(plan) ? 2 * lease : LONG_LEASE)
+  return plan
+}
+
+/** Whether a call may be run after a search for what it has taken, which was sent a second later. */
+function overtakes({ ordered, spikes, faults }: QueuePlan): boolean {
+  return !ordered || (spikes > 0 && faults.cut > 0)
 }

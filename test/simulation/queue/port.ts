@@ -3,6 +3,8 @@ import type {
   QueueStore,
   Submission,
   SubmitReply,
+  TakenAttempt,
+  TakeRequest,
   WorkerRef,
 } from '../../../src/queue/store/store.ts'
 
@@ -10,7 +12,6 @@ type Plain =
   | 'queryOutcome'
   | 'unpark'
   | 'removeWorker'
-  | 'take'
   | 'findTaken'
   | 'renew'
   | 'finish'
@@ -40,6 +41,8 @@ export interface QueuePort extends Pick<QueueStore, Plain> {
   readonly inbox: string
   submit(submission: Submission): Promise<SubmitReply>
   setCapacity(worker: WorkerRef, slots: number, former?: number): Promise<Assignment>
+  /** `isRepeated`: the call was sent before, and may have run then. As the script does, it finds what that has taken. */
+  take(request: TakeRequest, isRepeated: boolean): Promise<TakenAttempt | undefined>
 }
 
 const NOBODY = {
@@ -59,7 +62,13 @@ export function portOf(user: QueueStore & { readonly inbox: string }): QueuePort
         user.unregister(submission.nonce)
       }),
     setCapacity: (worker, slots, former) => user.setCapacity(worker, slots, NOBODY, 0, former),
-    take: (...args) => user.take(...args),
+    take: async (request, isRepeated) => {
+      const found = isRepeated ? await user.findTaken(request, 0, 0) : undefined
+      const job = found && (await user.snapshot(found.id, 0))
+      if (!found || !job) return user.take(request, 0)
+      const { id, failures, options, payload } = job
+      return { id, fence: found.fence, failures, options, payload }
+    },
     findTaken: (...args) => user.findTaken(...args),
     queryOutcome: (...args) => user.queryOutcome(...args),
     unpark: (...args) => user.unpark(...args),

@@ -3,6 +3,7 @@ import { decodeFailure } from '../../../src/kernel/codec/failure.ts'
 import type { JobRecord } from '../../../src/queue/store/model/job-record.ts'
 import type {
   AttemptOutcome,
+  AttemptRef,
   Delivery,
   JobOutcome,
   Submission,
@@ -26,6 +27,12 @@ interface Seen {
   kind: string | undefined
 }
 
+/** A job that is ready, and its command not paused, since when. */
+interface Ready {
+  command: string
+  since: number
+}
+
 /** Observes the server, records all transitions, and checks S1, S6, Q1 and Q3. */
 export class QueueRecorder implements QueueWatcher {
   readonly #history: QueueHistory
@@ -36,6 +43,9 @@ export class QueueRecorder implements QueueWatcher {
   readonly #seen = new Map<string, Seen>()
   /** Moments at which attempt outcomes were accepted, by job, fence and kind. */
   readonly #accepted = new Map<string, number>()
+  #ready = new Map<string, Ready>()
+  /** When the delay of a generation ends that was submitted as 'exclusive', by job and generation. */
+  readonly #notBefore = new Map<string, number>()
 
   constructor(history: QueueHistory, server: QueueServer, commands: readonly string[]) {
     this.#history = history
@@ -45,25 +55,37 @@ export class QueueRecorder implements QueueWatcher {
   }
 
   /** S1: fences increase. Records each delivery, which replaces the previous attempt of the job. */
-  delivered(peer: QueuePeer, deliveries: Delivery[]): void {
-    for (const { id, fence, generation } of deliveries) {
-      const former = this.#attempts.get(id)
-      if (former && former.fence >= fence)
-        this.#history.violate('S1', `${short(id)} is delivered under ${fence} after ${former.fence}`)
-      const granted = this.#history.moment()
-      const job = this.#server.model.state.jobs.get(id)
-      const isSettled = former !== undefined && (job?.settledGeneration ?? 0) >= former.generation
-      if (former) former.over ??= { ...granted, how: isSettled ? 'settled' : 'replaced' }
-      const command = job?.command ?? ''
-      const record: AttemptRecord = {
-        ...{ id, command, generation, fence, process: peer.process, granted },
-        ...{ begun: undefined, aborted: undefined, ended: undefined, over: undefined, identity: undefined },
-      }
-      this.#attempts.set(id, record)
-      this.#history.attempts.push(record)
-      this.#history.say(() => `    ${short(id)} is delivered to p${peer.process} under ${fence}`)
-      this.#checkPaused(command, id)
+  delivered(peer: QueuePeer, deliveries: Delivery[], worker: string): void {
+    const toTaker = peer.isTakers(worker)
+    for (const { id, fence } of deliveries) this.#grant(peer.process, id, fence, { toTaker, isHeld: false })
+  }
+
+  #grant(
+    process: number,
+    id: string,
+    fence: number,
+    { toTaker, isHeld }: Pick<AttemptRecord, 'toTaker' | 'isHeld'>,
+  ): void {
+    const former = this.#attempts.get(id)
+    if (former && former.fence >= fence)
+      this.#history.violate('S1', `${short(id)} is delivered under ${fence} after ${former.fence}`)
+    const granted = this.#history.moment()
+    const job = this.#server.model.state.jobs.get(id)
+    const isSettled = former !== undefined && (job?.settledGeneration ?? 0) >= former.generation
+    if (former) former.over ??= { ...granted, how: isSettled ? 'settled' : 'replaced' }
+    const command = job?.command ?? ''
+    const generation = job?.generation ?? 0
+    const record: AttemptRecord = {
+      ...{ id, command, generation, fence, process, toTaker, isHeld, released: false, granted },
+      ...{ begun: undefined, aborted: undefined, ended: undefined, over: undefined, identity: undefined },
     }
+    this.#attempts.set(id, record)
+    this.#history.attempts.push(record)
+    const how = isHeld ? 'taken by' : 'delivered to'
+    this.#history.say(() => `    ${short(id)} is ${how} p${process} under ${fence}`)
+    this.#checkPaused(command, id)
+    if (granted.at < (this.#notBefore.get(`${id} ${generation}`) ?? 0) - 1)
+      this.#history.violate('Q1', `${short(id)} as ${generation} is delivered before its delay has ended`)
   }
 
   #checkPaused(command: string, id: string): void {
@@ -79,6 +101,23 @@ export class QueueRecorder implements QueueWatcher {
       if (line.length > 0 && isFree) this.#history.violate('Q1', `${line.length} wait beside a free place`)
     }
     for (const job of state.jobs.values()) this.#look(job)
+    this.#updateReady()
+  }
+
+  #updateReady(): void {
+    const { state } = this.#server.model
+    const former = this.#ready
+    this.#ready = new Map()
+    for (const { id, command, state: now } of state.jobs.values()) {
+      if (now.kind !== 'ready' || state.isPaused(command)) continue
+      this.#ready.set(id, former.get(id) ?? { command, since: this.#history.moment().tick })
+    }
+  }
+
+  /** A job that has been ready since a moment. */
+  readySince(command: string, tick: number): string | undefined {
+    for (const [id, job] of this.#ready) if (job.command === command && job.since < tick) return id
+    return undefined
   }
 
   #look(job: JobRecord): void {
@@ -108,19 +147,35 @@ export class QueueRecorder implements QueueWatcher {
     return {
       ...port,
       submit: async (submission) => {
+        const job = this.#server.model.state.jobs.get(submission.id)
+        const before = job && { ...job, isRun: job.worker !== '', finished: job.finished }
         const reply = await port.submit(submission)
+        if (submission.conflict === 'exclusive') this.#checkExclusive(submission, reply, before)
         this.#submitted(submission, reply)
         return reply
       },
       finish: async (ending, within) => {
         const current = this.#isCurrent(ending, process)
+        const { failures, stalls } = this.#server.model.state.jobs.get(ending.id) ?? {}
         const reply = await port.finish(ending, within)
+        const job = this.#server.model.state.jobs.get(ending.id)
+        const isCounted = job?.failures !== failures || job?.stalls !== stalls
+        if (reply === 'accepted' && ending.kind === 'requeue' && isCounted)
+          this.#history.violate('Q1', `${short(ending.id)} is given back, and counted`)
         this.#finished(ending, reply !== 'lost', current)
         return reply
+      },
+      take: async (request, isRepeated) => {
+        const attempt = await port.take(request, isRepeated)
+        if (attempt && !this.#history.attempt(attempt.id, attempt.fence))
+          this.#grant(process, attempt.id, attempt.fence, { toTaker: true, isHeld: true })
+        return attempt
       },
       renew: async (attempt, lease, within, holder) => {
         const current = this.#isCurrent(attempt, process)
         const state = await port.renew(attempt, lease, within, holder)
+        const record = this.#attempts.get(attempt.id)
+        if (state === 'held' && holder && record?.fence === attempt.fence) record.isHeld = true
         if (state === 'held' && !current)
           this.#history.violate(
             'Q3',
@@ -155,9 +210,26 @@ export class QueueRecorder implements QueueWatcher {
   }
 
   /** Whether an attempt is the last of its job and has not ended. */
-  #isCurrent({ id, fence }: { id: string; fence: number }, process: number): boolean {
+  #isCurrent({ id, fence }: Pick<AttemptRef, 'id' | 'fence'>, process: number): boolean {
     const last = this.#attempts.get(id)
-    return last?.fence === fence && last.process === process && last.over === undefined
+    const isHolder = last?.isHeld || last?.process === process
+    return last?.fence === fence && isHolder && last.over === undefined
+  }
+
+  /** Q1: an 'exclusive' submission begins a generation of its own, after an attempt that runs, or is refused. */
+  #checkExclusive(
+    { id, nonce, delay }: Submission,
+    reply: SubmitReply,
+    before: (Pick<JobRecord, 'next' | 'generation'> & { isRun: boolean; finished: boolean }) | undefined,
+  ): void {
+    if (this.#history.effects.has(nonce)) return
+    const isRefused = before && !before.finished && (!before.isRun || before.next !== undefined)
+    if (reply.status !== (isRefused ? 'conflict' : 'created'))
+      return this.#history.violate('Q1', `exclusive ${short(id)} is ${reply.status}`)
+    if (reply.status !== 'created') return
+    if (reply.generation <= (before?.generation ?? 0))
+      this.#history.violate('Q1', `exclusive ${short(id)} is part of ${reply.generation}`)
+    this.#notBefore.set(`${id} ${reply.generation}`, this.#history.moment().at + delay)
   }
 
   /** S6: a submission that is sent twice takes effect once. */
@@ -209,6 +281,7 @@ export class QueueRecorder implements QueueWatcher {
   lost(): void {
     this.#history.wipes.push(this.#history.moment())
     this.#seen.clear()
+    this.#ready.clear()
     for (const attempt of this.#attempts.values())
       attempt.over ??= { ...this.#history.moment(), how: 'wiped' }
   }

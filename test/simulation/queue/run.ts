@@ -12,6 +12,10 @@ type Counts = {
   outcomes: number
   values: number
   replaced: number
+  taken: number
+  none: number
+  givenBack: number
+  exclusive: number
 }
 
 /** Simulates queues. */
@@ -32,13 +36,21 @@ export const simulate: Simulate<Counts, QueueMutation> = simulatorOf<
   },
 
   countsOf({ history }) {
-    const { jobCalls, attempts, outcomes } = history
+    const { jobCalls, takes, attempts, outcomes } = history
+    const values = takes.map(({ ended }) =>
+      ended?.ending.kind === 'value' ? ended.ending.identity : undefined,
+    )
     return {
       calls: jobCalls.length,
       begun: attempts.filter(({ begun }) => begun).length,
       outcomes: outcomes.length,
       values: outcomes.filter(({ kind }) => kind === 'value').length,
       replaced: attempts.filter(({ over }) => over?.how === 'replaced').length,
+      taken: values.filter(Boolean).length,
+      none: values.filter((value) => value === '').length,
+      givenBack: attempts.filter(({ isHeld, over }) => isHeld && over?.how === 'requeue').length,
+      exclusive: jobCalls.filter(({ isExclusive, ended }) => isExclusive && ended?.ending.kind === 'value')
+        .length,
     }
   },
 })

@@ -31,6 +31,7 @@ export class QueueSafetyCheck {
     const byGeneration = new Map<string, AttemptRecord[]>()
     for (const attempt of this.#history.attempts) {
       this.#stopped(attempt)
+      this.#returned(attempt)
       const name = `${attempt.id} ${attempt.generation}`
       byGeneration.set(name, [...(byGeneration.get(name) ?? []), attempt])
     }
@@ -117,9 +118,10 @@ export class QueueSafetyCheck {
   }
 
   /** S5: the signal aborts before an attempt is replaced. Q3: it aborts within a lease after a cancellation. */
-  #stopped({ id, fence, process: number, begun, aborted, ended, over }: AttemptRecord): void {
+  #stopped({ id, fence, process: number, isHeld, begun, aborted, ended, over }: AttemptRecord): void {
     const process = this.#world.actors[number]?.process
-    if (!begun || !over || !process) return
+    // The holder of a taken job asks for its state.
+    if (!begun || !over || !process || isHeld) return
     const stopped = Math.min(aborted?.tick ?? Infinity, ended?.tick ?? Infinity)
     const stoppedAt = Math.min(aborted?.at ?? Infinity, ended?.at ?? Infinity)
     if (over.how === 'replaced') {
@@ -139,6 +141,16 @@ export class QueueSafetyCheck {
     }
   }
 
+  /** Q3: a job goes back from its holder, or from a taker that has left. */
+  #returned({ id, fence, process, toTaker, begun, isHeld, released, over }: AttemptRecord): void {
+    const { calm, mix } = this.#world.plan
+    if (over?.how !== 'requeue') return
+    if (begun && isHeld && !released)
+      this.#violate('Q3', `${short(id)} was given back under ${fence}, and its holder has it`)
+    if (!begun && toTaker && calm && mix.leave === 0)
+      this.#violate('Q3', `p${process} gave ${short(id)} back under ${fence}, and no taker had left`)
+  }
+
   /** A generation starts once, and once more for each failure and each lost worker. */
   #counts(attempts: AttemptRecord[]): void {
     const { plan } = this.#world
@@ -151,8 +163,9 @@ export class QueueSafetyCheck {
       this.#violate('Q1', `${name} was tried ${retries + 1} times, of ${plan.attempts}`)
     const lost = of('replaced').length
     if (lost > plan.maxStalls) this.#violate('Q1', `${name} lost its worker ${lost} times, and was run again`)
-    if (plan.calm && lost > 0) this.#violate('Q2', `${name} was run again, and nothing went wrong`)
-    if (plan.calm && begun.length > retries + 1)
+    const replaced = attempts.some(({ over }) => over?.how === 'replaced')
+    if (plan.calm && replaced) this.#violate('Q2', `${name} was run again, and nothing went wrong`)
+    if (plan.calm && begun.length > retries + of('requeue').length + 1)
       this.#violate('Q2', `${name} was begun ${begun.length} times after ${retries} failures`)
   }
 }

@@ -10,6 +10,8 @@ export interface QueuePeer {
   readonly process: number
   /** The highest fence that the process has seen. */
   readonly highestFence: number
+  /** Whether an address is that of a worker of takers. */
+  isTakers(worker: string): boolean
   /** Accept timeout of deliveries that the process causes, ms. */
   readonly acceptWithin: number
   /** Sends deliveries to a worker of the process. Returns whether they were received, as far as the server knows. */
@@ -21,7 +23,7 @@ export interface QueuePeer {
 
 /** Observer of the server. */
 export interface QueueWatcher {
-  delivered(peer: QueuePeer, deliveries: Delivery[]): void
+  delivered(peer: QueuePeer, deliveries: Delivery[], worker: string): void
   changed(): void
 }
 
@@ -112,7 +114,7 @@ export class QueueServer extends InMemoryBroker {
   #handOut(worker: string, deliveries: Delivery[]): boolean {
     const peer = this.#peer(worker)
     if (!peer) return false
-    this.watcher?.delivered(peer, deliveries)
+    this.watcher?.delivered(peer, deliveries, worker)
     return peer.deliver(worker.slice(ID_LENGTH), deliveries, this.now)
   }
 

@@ -79,6 +79,7 @@ export class QueueWorld extends SimWorld<QueueActor> {
     this.history.say(() => `p${process.id} starts ${JSON.stringify(options)}`)
     // The first process has a worker for every command.
     const producer = process.id > 0 && random.chance(0.2)
+    if (plan.takersOnly && !this.healed) return actor
     for (const command of producer ? [] : plan.commands) this.#work(actor, command)
     return actor
   }

@@ -3,7 +3,7 @@ import type { AttemptRef, TakenAttempt, TakeRequest } from '../store.ts'
 import { BatchItem, CallBatcher, type QueueCalls } from './queue-calls.ts'
 import { toText } from './wire.ts'
 
-/** The reply when a step has assigned too many bytes. */
+/** The reply when a step has read enough. */
 const AGAIN = 1
 
 /** Takes jobs for holders. The calls of one turn are one call of a script. */

@@ -6,7 +6,7 @@ import { WORKER_TTL } from './prelude.ts'
 /** Jobs that are read and assigned together. */
 export const BATCH_SIZE = 16
 /** Batches that one script assigns at most. Then a worker sets its capacity again, which assigns the rest. */
-const MAX_BATCHES = 64
+export const MAX_BATCHES = 64
 /** Bytes of payload that one script assigns, about. */
 export const MAX_ASSIGNED_BYTES: number = 1024 * 1024
 

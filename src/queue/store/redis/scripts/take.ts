@@ -1,5 +1,5 @@
 import { DIGEST_LENGTH, MAX_HELD_OPTIONS } from '../../holder.ts'
-import { BATCH_SIZE, MAX_ASSIGNED_BYTES } from './dispatch.ts'
+import { BATCH_SIZE, MAX_ASSIGNED_BYTES, MAX_BATCHES } from './dispatch.ts'
 
 /** Jobs that are looked at for a lost reply, at most. */
 const MAX_SEARCHED = 5_000
@@ -40,7 +40,7 @@ end
  *
  * ARGV    1 a blank, and the ms since the call was first sent; '' for the first time; then for each command its scope; then for
  *         each holder: 1 `<command> <lease>`  2 secret
- * returns for each holder 0 none is ready, 1 this step has assigned too many bytes, or id, fence, failures, options and payload;
+ * returns for each holder 0 none is ready, 1 this step has read enough, or id, fence, failures, options and payload;
  *         then, once, the server's time in ms
  */
 export const TAKE: string = /* lua */ `
@@ -80,9 +80,10 @@ local function give(job, holder)
 end
 
 local function takeReady(command, holders)
-  local served = 0
+  local served, batch = 0, 0
   while served < #holders do
-    if assignedBytes > ${MAX_ASSIGNED_BYTES} then
+    batch = batch + 1
+    if assignedBytes > ${MAX_ASSIGNED_BYTES} or batch > ${MAX_BATCHES} then
       for n = served + 1, #holders do replies[holders[n].reply] = 1 end
       return
     end
