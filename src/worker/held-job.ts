@@ -86,13 +86,15 @@ export class HeldJob {
   /** By the clock, ms. */
   #renewalSentAt = Number.NEGATIVE_INFINITY
 
-  /** `lease`: its duration, ms. It began when the job arrived. */
+  /** `lease`: its duration, ms. */
   constructor(handed: HandedJob, gateways: Gateways, lease: number) {
-    const { id, queue, attempt, attempts, text = '' } = handed
+    const { id, queue, attempt, attempts, askedAt, text = '' } = handed
     this.handed = handed
     this.#gateways = gateways
     this.#lease = lease
-    this.#leaseEndsAt = this.#clock.now() + lease
+    // It began after the job was asked for. How long a request has waited for a job is not known: then it counts from the answer.
+    const now = this.#clock.now()
+    this.#leaseEndsAt = (now - askedAt > lease * RENEW_AFTER ? now : askedAt) + lease
     this.#renewLater(lease * RENEW_AFTER)
     this.context = {
       ...{ id, queue, attempt, attempts, text },
@@ -151,11 +153,20 @@ export class HeldJob {
   async #settle(outcome: WorkOutcome): Promise<JobEnd> {
     this.#enter('settling')
     this.#settleUntil = Math.min(this.#settleUntil, this.#clock.now() + LEASES_TO_SETTLE * this.#lease)
-    if (!this.#notes.isEmpty) await this.#renew()
-    else await this.#renewal
+    await this.#awaitNotes()
     const failure = outcome.kind === 'value' ? await this.#complete(outcome.value) : { reason: outcome.error }
     if (this.#state === 'lost') return this.#lostEnd()
     return failure ? await this.#fail(failure.reason) : { kind: 'completed' }
+  }
+
+  /** The notes come before the end, unless the gateway is silent: the end is not kept waiting until the lease is over. */
+  async #awaitNotes(): Promise<void> {
+    const sending = this.#notes.isEmpty ? this.#renewal : this.#renew()
+    if (!sending) return
+    const late = pDefer<void>()
+    const timer = this.#clock.after(this.#lease * RENEW_AFTER, late.resolve)
+    await Promise.race([sending, this.#left.promise, late.promise])
+    timer.cancel()
   }
 
   /** Resolves with the reason if the job must fail instead. */
@@ -260,13 +271,19 @@ export class HeldJob {
   #renewLater(ms: number): void {
     this.#renewTimer?.cancel()
     // The end of the lease must be noticed too.
-    const left = this.#leaseEndsAt - lossMargin(this.#lease) - this.#clock.now()
-    this.#renewTimer = this.#clock.after(Math.max(0, Math.min(ms, left)), () => this.#onRenewalDue())
+    this.#renewTimer = this.#clock.after(Math.max(0, Math.min(ms, this.#leaseLeft)), () => this.#onTimer())
   }
 
-  #onRenewalDue(): void {
-    if (this.#clock.now() < this.#leaseEndsAt - lossMargin(this.#lease)) void this.#renew()
-    else this.#lose(this.#leaseLost('The lease could not be renewed in time'))
+  /** How long until the lease counts as lost, ms. */
+  get #leaseLeft(): number {
+    return this.#leaseEndsAt - lossMargin(this.#lease) - this.#clock.now()
+  }
+
+  #onTimer(): void {
+    if (this.#leaseLeft <= 0) this.#lose(this.#leaseLost('The lease could not be renewed in time'))
+    // Timers may fire a little early: the end of the lease is still to come.
+    else if (this.#renewal) this.#renewLater(Number.POSITIVE_INFINITY)
+    else void this.#renew()
   }
 
   /** Renews the lease, and sends the notes. Those that come meanwhile are sent after it. Never rejects. */
@@ -291,13 +308,10 @@ export class HeldJob {
     const isOurs = this.#state !== 'working'
     if (isOurs && answer && (answer.status === 409 || isCancelled(answer))) return
     if (answer?.status === 409) this.#lose(this.#leaseLost('The job was given to another worker'))
-    else if (answer && isCancelled(answer)) this.#lose(this.#cancelled())
+    else if (answer && isCancelled(answer))
+      this.#lose(new AbortedError('The job was cancelled', { key: this.handed.id }))
     else if (answer?.status === 200) this.#renewed(sentAt)
     else this.#onRenewalFailure(answer, restore)
-  }
-
-  #cancelled(): AbortedError {
-    return new AbortedError('The job was cancelled', { key: this.handed.id })
   }
 
   #renewed(sentAt: number): void {

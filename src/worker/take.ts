@@ -1,4 +1,5 @@
 import { AbortedError } from '../errors.ts'
+import { systemClock } from '../kernel/time.ts'
 import { describeAnswer, problemError } from './answer.ts'
 import type { Gateways } from './gateways.ts'
 import type { Ask } from './turns.ts'
@@ -11,6 +12,8 @@ export interface HandedJob {
   readonly lease: string
   readonly attempt: number
   readonly attempts: number | undefined
+  /** When it was asked for, by the clock, ms: it was not handed over before. */
+  readonly askedAt: number
   /** Undefined if it is larger than was to be read. */
   readonly text: string | undefined
 }
@@ -38,6 +41,7 @@ export async function takeJob(
 ): Promise<TakeReply> {
   const query = new URLSearchParams({ command, lease: `${Math.ceil(lease)}ms`, wait: `${Math.ceil(wait)}ms` })
   const path = queuePath(queue)
+  const askedAt = systemClock.now()
   try {
     const answer = await gateways.request({ method: 'GET', path: `${path}?${query}`, wait, signal })
     const { status, headers, text } = answer
@@ -46,7 +50,7 @@ export async function takeJob(
       const attempt = numberOf(headers.get('x-job-attempt')) ?? 1
       const attempts = numberOf(headers.get('x-job-attempts'))
       const id = headers.get('x-job-id') ?? ''
-      return { kind: 'job', job: { queue, id, lease: token, attempt, attempts, text } }
+      return { kind: 'job', job: { queue, id, lease: token, attempt, attempts, askedAt, text } }
     }
     if (status === 404 && ['no job', 'queue is closed'].includes(problemError(answer)))
       return { kind: 'none' }
