@@ -1,7 +1,6 @@
 import pDefer from 'p-defer'
 import { AbortedError, ClosedError, CodecError, LeaseLostError, type SoloflightError } from '../errors.ts'
 import { messageOf } from '../kernel/codec/codec.ts'
-import { describeFailure } from '../kernel/codec/failure.ts'
 import { JsonText } from '../kernel/codec/json-text.ts'
 import { assertTransition, type Transitions } from '../kernel/collections.ts'
 import {
@@ -15,6 +14,7 @@ import {
 import { type Answer, describeAnswer } from './answer.ts'
 import { backoff } from './backoff.ts'
 import type { JobContext } from './context.ts'
+import { failureText, isFinalFailure } from './failure-text.ts'
 import type { Gateways } from './gateways.ts'
 import { Notes } from './notes.ts'
 import { type HandedJob, queuePath } from './take.ts'
@@ -340,25 +340,5 @@ function isCancelled({ status, text }: Answer): boolean {
     return (JSON.parse(text ?? '') as { cancelled?: unknown } | null)?.cancelled === true
   } catch {
     return false
-  }
-}
-
-/** Whether no attempt follows: the error has the property `retry: false`. */
-function isFinalFailure(reason: unknown): boolean {
-  try {
-    return (reason as { retry?: unknown } | null | undefined)?.retry === false
-  } catch {
-    // It may be a proxy.
-    return false
-  }
-}
-
-/** The reason of a failure, as JSON: what may leave the process of an error. */
-function failureText(reason: unknown): string {
-  const { name, message, code, fields } = describeFailure(reason)
-  try {
-    return JSON.stringify({ ...fields, name, message, code })
-  } catch {
-    return JSON.stringify({ name, message, code })
   }
 }
