@@ -193,6 +193,13 @@ async function terminate(
   const snapshot = await snapshotOf(id, context)
   if (!snapshot) return false
   const { command } = snapshot
-  const termination = { id, command, kind, bytes, outcomeRetention: OUTCOME_RETENTION, onlyIfUnwanted: false }
+  const termination = {
+    id,
+    command,
+    kind,
+    bytes,
+    outcomeRetention: OUTCOME_RETENTION,
+    when: 'always',
+  } as const
   return context.store.terminate(termination, context.within)
 }

@@ -226,12 +226,12 @@ export class RedisQueue<Jobs extends JobMap<Jobs> = AnyJobs>
     return Promise.allSettled(accepted)
   }
 
-  /** Waits for the outcome of a job: see {@link Job.result}. */
-  async result(job: Job, options: ResultOptions = {}): Promise<unknown> {
+  /** Waits for the outcome of a job: see {@link Job.result}. `isReader`: `abortUnwanted` does not cancel it when he leaves. */
+  async result(job: Job, options: ResultOptions = {}, isReader = false): Promise<unknown> {
     this.#assertOpen()
     checkSubmitOptions(options)
     assertNotAborted(job.id, options.signal)
-    return this.#waits.waitFor(job, options)
+    return this.#waits.waitFor(job, options, isReader)
   }
 
   /**

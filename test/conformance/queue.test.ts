@@ -310,7 +310,7 @@ const op = fc.oneof(
     arbitrary: fc.record({
       type: fc.constant('unpark' as const),
       submission: nat(5),
-      onlyIfUnwanted: mostly(true, false),
+      when: mostly<Termination['when']>('unwanted', 'always', 'never'),
       ...terminationShape,
     }),
   },
@@ -320,7 +320,7 @@ const op = fc.oneof(
       type: fc.constant('terminate' as const),
       peer,
       job,
-      onlyIfUnwanted: mostly(false, true),
+      when: mostly<Termination['when']>('always', 'unwanted'),
       ...terminationShape,
     }),
   },
@@ -575,13 +575,19 @@ function stateOfCommandKeys([w, i, r, z]: (Found | undefined)[], named: Names): 
 /** The totals of a queue. Repeats the table of their fields in prelude.ts, as a check of it. */
 function totalsOfHash(fields: Map<string, Buffer>): QueueTotals {
   assert.deepEqual(
-    [...fields.keys()].filter((name) => !'sveVEaR'.includes(name)),
+    [...fields.keys()].filter((name) => !'sveVEaRH'.includes(name)),
     [],
     'unknown totals',
   )
   const sum = (names: string) =>
     [...names].reduce((total, name) => total + Number(String(fields.get(name) ?? 0)), 0)
-  return { submitted: sum('s'), completed: sum('vV'), failed: sum('eE'), taken: sum('aVER') }
+  return {
+    submitted: sum('s'),
+    completed: sum('vV'),
+    failed: sum('eE'),
+    taken: sum('aVER'),
+    returned: sum('H'),
+  }
 }
 
 /** The model and Redis, and the operations on both. */
@@ -1117,7 +1123,7 @@ class Worlds {
 
   #termination(
     id: string,
-    { kind, bytes, outcomeRetention, onlyIfUnwanted }: Of<'unpark'> | Of<'terminate'>,
+    { kind, bytes, outcomeRetention, when }: Of<'unpark'> | Of<'terminate'>,
   ): Termination {
     return {
       id,
@@ -1125,7 +1131,7 @@ class Worlds {
       kind,
       bytes: Buffer.from(kind === 'error' ? bytes : []),
       outcomeRetention,
-      onlyIfUnwanted,
+      when,
     }
   }
 
@@ -1314,7 +1320,7 @@ const terminate = (job: number, kind: 'removed' | 'error' = 'removed'): Op => ({
     type: 'terminate',
     peer: 0,
     job,
-    onlyIfUnwanted: false,
+    when: 'always',
     kind,
     bytes: Uint8Array.of(),
     outcomeRetention: 1500,
@@ -1324,7 +1330,7 @@ const unpark = (submission: number): Op => ({
   ...{
     type: 'unpark',
     submission,
-    onlyIfUnwanted: true,
+    when: 'unwanted',
     kind: 'error',
     bytes: Uint8Array.of(3),
     outcomeRetention: 200,

@@ -162,6 +162,34 @@ onBothWorlds(
   },
 )
 
+onBothWorlds('submit - a client that only looks cancels nothing when it leaves', async (w) => {
+  const gateway = await w.open()
+  const { call } = gateway
+  const queue = w.queue('foo')
+  // Its submitter has left, and nobody waits for it.
+  const job = await queue.enqueue('job', 1, { abortUnwanted: true })
+  const waiters = async () => (await job.status())?.waiters
+  const assertGoesOn = async () => {
+    await until(async () => (await waiters()) === 0, { what: 'nobody to wait' })
+    assert.equal((await job.status())?.state, 'waiting')
+  }
+  assert.equal((await call('GET', `/j/foo/${job.id}?wait=50ms`)).status, 200)
+  await assertGoesOn()
+  const leaves = new AbortController()
+  const looks = call('GET', `/j/foo/${job.id}?wait=30`, { signal: leaves.signal })
+  await until(async () => (await waiters()) === 1, { what: 'it to wait' })
+  leaves.abort()
+  await assert.rejects(looks)
+  await assertGoesOn()
+  // A post that waits with `abort=unwanted` still cancels its own.
+  const posted = new AbortController()
+  const post = call('POST', '/q/foo?key=k&wait=30&abort=unwanted', { body: '2', signal: posted.signal })
+  await until(async () => (await queue.counts()).waiting === 2, { what: 'its job' })
+  posted.abort()
+  await assert.rejects(post)
+  await until(async () => (await queue.counts()).waiting === 1, { what: 'it to be cancelled' })
+})
+
 onBothWorlds('submit - priority, delay and attempts are those of the job', async (w) => {
   const { call } = await w.open()
   await call('POST', '/q/foo', { body: '"plain"' })

@@ -310,7 +310,7 @@ async function checkCancelledRerun(store: QueueStore): Promise<void> {
   const within = 2000
   const cancellation: Termination = {
     ...{ id: first.id, command: 'work', kind: 'error', bytes: Buffer.from('{}') },
-    ...{ outcomeRetention: 15_000, onlyIfUnwanted: false },
+    ...{ outcomeRetention: 15_000, when: 'always' as const },
   }
   assert.equal(await store.terminate(cancellation, within), true)
   assert.deepEqual(await submit(rerun), created)

@@ -35,7 +35,14 @@ async function namesAre(options: QueueNamesOptions, expected: readonly string[])
 }
 
 async function totalsAre(queue: RedisQueue, expected: Partial<QueueTotals>): Promise<void> {
-  assert.deepEqual(await queue.totals(), { submitted: 0, completed: 0, failed: 0, taken: 0, ...expected })
+  assert.deepEqual(await queue.totals(), {
+    submitted: 0,
+    completed: 0,
+    failed: 0,
+    taken: 0,
+    returned: 0,
+    ...expected,
+  })
 }
 
 /** Commands that clients have sent to the register. */
@@ -97,10 +104,11 @@ onBothStores('totals - a delivery that is given back is not counted', async (w) 
   await started.promise
   const { taken } = await queue.totals()
   await worker.close({ grace: 0 })
-  await totalsAre(queue, { submitted: 1, taken })
+  // It was given back.
+  await totalsAre(queue, { submitted: 1, taken, returned: taken })
   queue.process('work', () => 'here')
   assert.equal(await result, 'here')
-  await totalsAre(queue, { submitted: 1, completed: 1, taken: taken + 1 })
+  await totalsAre(queue, { submitted: 1, completed: 1, taken: taken + 1, returned: taken })
 })
 
 onBothStores('erase - what waits goes, totals are 0 and the queue leaves the register', async (w) => {

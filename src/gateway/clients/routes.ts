@@ -96,7 +96,7 @@ async function getWorkers(
   const answer = {
     queue_name: queue,
     workers_list: ids,
-    processed: totals.taken,
+    processed: Math.max(0, totals.taken - totals.returned),
     failed: totals.failed,
   }
   return jsonAnswer(200, JSON.stringify(answer))

@@ -78,8 +78,9 @@ class FollowedJob {
   #follow(job: Job): void {
     const onProgress = (value: unknown) => this.#feed.publish({ event: 'progress', data: textOf(value) })
     const { signal } = this.#stopping
-    job
-      .result({ timeout: Number.POSITIVE_INFINITY, signal, onProgress })
+    // Whoever watches a job does not cancel it when he leaves.
+    this.#queue
+      .result(job, { timeout: Number.POSITIVE_INFINITY, signal, onProgress }, true)
       .catch((error: unknown) => {
         if (!(error instanceof RemoteError || error instanceof RemovedError)) throw error
       })

@@ -78,23 +78,25 @@ function putJob(
     const leased = leasedJob(c, queue)
     if (!leased) return await putBack(c, deps, client, queue, query)
     const { job } = leased
-    const isHeld = await end(c.req.raw, deps, job, { failed, again, retry: retry ?? true })
-    client.ended(job, { failed: failed && isHeld })
-    if (!isHeld) throw leaseLost(job.id)
+    const reply = await end(c.req.raw, deps, job, { failed, again, retry: retry ?? true })
+    // A repetition counts no more.
+    client.ended(job, { failed: failed && reply === 'accepted' })
+    if (reply === 'lost') throw leaseLost(job.id)
     return emptyAnswer()
   })
 }
 
-/** Resolves with false if the job is not held any more. */
+/** What became of the end of an attempt. */
 async function end(
   request: Request,
   deps: GatewayDeps,
   job: TakenJob,
   { failed, again, retry }: { failed: boolean; again: boolean; retry: boolean },
-): Promise<boolean> {
-  if (again) return job.release()
-  const body = await readJson(request, deps)
-  return failed ? job.fail(errorOf(body), { retry }) : job.complete(body)
+): Promise<'accepted' | 'repeated' | 'lost'> {
+  const body = again ? undefined : await readJson(request, deps)
+  if (failed) return job.endWith(errorOf(body), retry)
+  const isHeld = await (again ? job.release() : job.complete(body))
+  return isHeld ? 'accepted' : 'lost'
 }
 
 /** presque's: the body is a job again, and counts as failed. */

@@ -132,16 +132,23 @@ async function finishedStatus(
   for (;;) {
     const job = await queue.job(idOf(c))
     const left = until - deps.clock.now()
-    const isOver = !job || left <= 0 || !(await hasEnded(c, deps, job, left))
+    const isOver = !job || left <= 0 || !(await hasEnded(c, deps, queue, job, left))
     const status = await job?.status()
     if (isOver || !status || isFinished(status)) return status
   }
 }
 
 /** Resolves when a run of the job has ended, or, with false, when its outcome is not waited for any more. */
-async function hasEnded(c: RouteContext, deps: GatewayDeps, job: Job, wait: number): Promise<boolean> {
+async function hasEnded(
+  c: RouteContext,
+  deps: GatewayDeps,
+  queue: RedisQueue,
+  job: Job,
+  wait: number,
+): Promise<boolean> {
   try {
-    await whileWanted(c, deps.lifecycle, (signal) => job.result({ timeout: wait, signal }))
+    // A GET is no wish for the job: it does not cancel one that is unwanted when its client leaves.
+    await whileWanted(c, deps.lifecycle, (signal) => queue.result(job, { timeout: wait, signal }, true))
   } catch (error) {
     if (waitHasEnded(error)) return false
     if (!(error instanceof RemoteError || error instanceof RemovedError)) throw error

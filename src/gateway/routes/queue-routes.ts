@@ -132,7 +132,8 @@ async function statisticsOf(queue: RedisQueue): Promise<Record<string, unknown>>
     queue_name: queue.name,
     job_count: counts.waiting,
     job_failed: totals.failed,
-    job_processed: totals.taken,
+    // A hand-over whose client was gone does not count.
+    job_processed: Math.max(0, totals.taken - totals.returned),
     delayed: counts.delayed,
     running: counts.active,
     oldest: oldest ?? null,

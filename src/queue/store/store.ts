@@ -184,8 +184,11 @@ export interface Termination {
   kind: 'error' | 'removed'
   bytes: Buffer
   outcomeRetention: number
-  /** Only if no waiter is left and the submissions allow it (`abortUnwanted`). */
-  onlyIfUnwanted: boolean
+  /**
+   * 'unwanted': only if no waiter is left and the submissions allow it (`abortUnwanted`). 'never': a waiter leaves, and the job
+   * goes on.
+   */
+  when: 'always' | 'unwanted' | 'never'
 }
 
 /**

@@ -11,8 +11,10 @@ export interface QueueTotals {
    * back, or whose worker is lost before it accepts, is none.
    */
   taken: number
+  /** Attempts that began and were given back: those of `taken` that do not count for their jobs. */
+  returned: number
 }
 
 export function noTotals(): QueueTotals {
-  return { submitted: 0, completed: 0, failed: 0, taken: 0 }
+  return { submitted: 0, completed: 0, failed: 0, taken: 0, returned: 0 }
 }

@@ -45,6 +45,8 @@ export class OutcomeWaits {
   readonly #listener: OutcomeWaitsListener
   readonly #waiterDeps: JobWaiterDeps
   readonly #waitDeps: OutcomeWaitDeps
+  /** Of waits that nobody relies on. */
+  readonly #readerDeps: OutcomeWaitDeps
   /** All waits that are not done. */
   readonly #waits = new TransientSet<OutcomeWait>()
   /** Waits that other submissions can join, by job id. */
@@ -69,8 +71,9 @@ export class OutcomeWaits {
       pollInterval: Math.min(options.lease, OUTCOME_POLL_INTERVAL),
       onAccepted: ({ id, command }, disposition) => listener.submitted(id, command, disposition),
       onDone: (wait) => this.#remove(wait),
-      onLeave: (wait) => this.#leave(wait),
+      onLeave: (wait) => this.#leave(wait, 'unwanted'),
     }
+    this.#readerDeps = { ...this.#waitDeps, onLeave: (wait) => this.#leave(wait, 'never') }
     this.#unlisten = store.listen({
       up: () => {
         // Messages were lost while the subscription was down.
@@ -128,10 +131,11 @@ export class OutcomeWaits {
     return sameOptions && command === submission.command && payload === submission.payload ? wait : undefined
   }
 
-  /** Waits for the outcome of a job that was submitted before. */
-  waitFor({ id, command, generation }: Job, options: ResultOptions): Promise<unknown> {
+  /** Waits for the outcome of a job that was submitted before. `isReader`: the job goes on, whoever leaves. */
+  waitFor({ id, command, generation }: Job, options: ResultOptions, isReader = false): Promise<unknown> {
     const waiter = this.#createWaiter(id, command, options)
-    const wait = new OutcomeWait(id, command, newId(), generation, undefined, this.#waitDeps)
+    const deps = isReader ? this.#readerDeps : this.#waitDeps
+    const wait = new OutcomeWait(id, command, newId(), generation, undefined, deps)
     wait.add(waiter)
     this.#waits.add(wait)
     wait.registerAndQuery()
@@ -149,11 +153,11 @@ export class OutcomeWaits {
     if (this.#joinable.get(wait.id) === wait) this.#joinable.delete(wait.id)
   }
 
-  /** Removes the nonce from the record. The store cancels the job if no waiter is left and the submission asked for that. */
-  #leave({ id, command, nonce }: OutcomeWait): void {
+  /** Removes the nonce from the record. `when`: whether the store cancels the job then. */
+  #leave({ id, command, nonce }: OutcomeWait, when: Termination['when']): void {
     const cancellation: Termination = {
       ...{ id, command, kind: 'error', bytes: CANCELLED_FAILURE },
-      ...{ outcomeRetention: OUTCOME_RETENTION, onlyIfUnwanted: true },
+      ...{ outcomeRetention: OUTCOME_RETENTION, when },
     }
     const { store, within } = this.#context
     const leaving = store.unpark(nonce, cancellation, within).catch(() => {})

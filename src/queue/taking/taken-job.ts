@@ -4,7 +4,7 @@ import { MESSAGE_LIMIT } from '../../kernel/keys.ts'
 import { AsyncContext, wallMicros } from '../../kernel/time.ts'
 import type { EventReporter, ReportedAttempt } from '../events.ts'
 import type { QueueContext } from '../options.ts'
-import type { AttemptRef, Renewal } from '../store/store.ts'
+import type { AttemptRef, FinishReply, Renewal } from '../store/store.ts'
 import { decodePayload, type JobOptions, unpackOptions } from '../submitting/submission.ts'
 import {
   type AttemptResult,
@@ -105,7 +105,7 @@ export class TakenJob<Payload = unknown, Result = unknown> {
    */
   async complete(result: Result | JsonText): Promise<boolean> {
     const source = await this.#source()
-    return source !== undefined && this.#end(source, valueResult(source, result))
+    return source !== undefined && (await this.#end(source, valueResult(source, result))) !== 'lost'
   }
 
   /**
@@ -113,8 +113,13 @@ export class TakenJob<Payload = unknown, Result = unknown> {
    * has failed. Resolves with false if it is not held any more, and with true again if the call is repeated.
    */
   async fail(error: unknown, { retry = true }: { retry?: boolean } = {}): Promise<boolean> {
+    return (await this.endWith(error, retry)) !== 'lost'
+  }
+
+  /** As {@link fail}, and tells whether the call is a repetition. @internal */
+  async endWith(error: unknown, retry: boolean): Promise<FinishReply> {
     const source = await this.#source()
-    if (!source) return false
+    if (!source) return 'lost'
     const jobOptions = retry ? source.jobOptions : { ...source.jobOptions, attempts: 1 }
     return this.#end(source, failureResult({ ...source, jobOptions }, error))
   }
@@ -153,14 +158,14 @@ export class TakenJob<Payload = unknown, Result = unknown> {
     return { id, command, number, jobOptions, options, context, delivery: { id, fence } }
   }
 
-  async #end(source: ResultSource & ReportedAttempt, result: AttemptResult): Promise<boolean> {
+  async #end(source: ResultSource & ReportedAttempt, result: AttemptResult): Promise<FinishReply> {
     const { store, within, options, clock } = this.#deps.open()
     const reply = await store.finish(outcomeOf(this.#ref, result, options, false), within)
     // A repetition is told once more that it was accepted. Its event was emitted the first time.
-    if (reply !== 'accepted') return reply === 'repeated'
+    if (reply !== 'accepted') return reply
     // A fence tells when it was made, unless the server's clock was set back since.
     this.#deps.events.ended(source, result, Math.max(0, (wallMicros(clock.now()) - this.fence) / 1000))
     if (result.kind === 'retry') this.#deps.dueIn(result.delay)
-    return true
+    return reply
   }
 }

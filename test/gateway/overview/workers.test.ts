@@ -6,6 +6,7 @@ import { KnownWorkers, MAX_WORKERS_PER_QUEUE, SILENT_MS } from '../../../src/gat
 import { namedWorkers } from '../../../src/gateway/overview/worker-views.ts'
 import { assertProblem, type GatewayServer, onBothWorlds } from '../../support/gateway.ts'
 import { ManualClock } from '../../support/manual-clock.ts'
+import { until } from '../../support/wait.ts'
 import { answerWhen } from './support.ts'
 
 const as = (id: string) => ({ 'x-presque-workerid': id })
@@ -59,6 +60,48 @@ onBothWorlds('workers - they sign on, are counted, and sign off; gateways agree'
   // It comes again, and counts anew.
   await other.call('POST', '/w/dig', { headers: as('a') })
   await answerWhen<string[]>(one, '/w', (json) => json.includes('a'))
+})
+
+onBothWorlds('workers - a failure that is told again, at any gateway, counts once', async (w) => {
+  const [one, other] = [await w.open(), await w.open()]
+  await one.call('POST', '/q/dig?attempts=2', { body: '1' })
+  for (const server of [one, other]) {
+    const taken = await server.call('GET', '/q/dig?lease=30&wait=20', { headers: as('a') })
+    const told = { headers: as('a'), lease: taken.headers.get('x-lease') ?? '', body: '"no"' }
+    for (const again of [one, other, one])
+      assert.equal((await again.call('PUT', '/q/dig?failed', told)).status, 204)
+  }
+  const counts = await worker(one, 'a', ({ processed }) => processed === 2)
+  assert.equal(counts.failed, 2)
+})
+
+onBothWorlds('workers - what goes back is not counted as processed', async (w) => {
+  const server = await w.open()
+  await server.call('POST', '/q/dig', { body: '1' })
+  const countsOf = async () => {
+    const queue = (await server.call('GET', '/j/dig')).json as Record<string, number>
+    const workers = (await server.call('GET', '/w/?queue_name=dig')).json as Record<string, number>
+    const { queues } = (await server.call('GET', '/stats/')).json as { queues: Record<string, number>[] }
+    return [queue['job_processed'], workers['processed'], queues[0]?.['job_processed']]
+  }
+  const isBack = () =>
+    until(async () => ((await server.call('GET', '/j/dig')).json as { job_count: number }).job_count === 1, {
+      what: 'the job to be back',
+    })
+  // Clients that are gone before their answer was sent: for good, and under a lease.
+  for (const query of ['', '?lease=30']) {
+    const headers = { 'x-presque-workerid': 'a' }
+    const response = await server.gateway.fetch(new Request(`http://localhost/q/dig${query}`, { headers }))
+    assert.equal(response.status, 200)
+    await response.body?.cancel()
+    await isBack()
+  }
+  const taken = await server.call('GET', '/q/dig?lease=30', { headers: as('a') })
+  const lease = taken.headers.get('x-lease') ?? ''
+  assert.equal((await server.call('PUT', '/q/dig?again', { lease })).status, 204)
+  assert.deepEqual(await countsOf(), [0, 0, 0])
+  assert.equal((await server.call('GET', '/q/dig', { headers: as('a') })).text, '1')
+  await until(async () => (await countsOf()).every((count) => count === 1), { what: 'it to count' })
 })
 
 onBothWorlds('workers - what is wrong is refused', async (w) => {

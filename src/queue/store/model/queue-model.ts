@@ -203,8 +203,9 @@ export class QueueModel {
 
   /** Ends a job that its worker has not ended. False: there is nothing to end. */
   #terminate(job: JobRecord, termination: Termination, context: TransitionContext): boolean {
-    const { kind, bytes, outcomeRetention, onlyIfUnwanted } = termination
-    if (onlyIfUnwanted && (!job.abortUnwanted || job.waiters > 0)) return false
+    const { kind, bytes, outcomeRetention, when } = termination
+    const isUnwanted = job.abortUnwanted && job.waiters === 0
+    if (when === 'never' || (when === 'unwanted' && !isUnwanted)) return false
     if (job.finished) return kind === 'removed' && this.#forgetOutcome(job, context.now + outcomeRetention)
     const { worker, fence, id } = job
     job.mergeNext()
@@ -326,6 +327,7 @@ export class QueueModel {
     if (job?.endedAs(outcome)) return 'repeated'
     if (!job?.isHeldBy(worker, fence)) return 'lost'
     if (job.state.kind === 'assigned' && kind !== 'requeue') this.state.totals.taken++
+    if (job.state.kind === 'active' && kind === 'requeue') this.state.totals.returned++
     if (kind === 'value' || kind === 'error') this.#settle(job, { ...outcome, kind }, context)
     else {
       job.releaseAttempt(kind)
@@ -436,7 +438,7 @@ export class QueueModel {
     const kind = 'removed'
     const bytes = Buffer.alloc(0)
     return jobs.filter(({ id, command }) =>
-      this.terminate({ id, command, kind, bytes, outcomeRetention, onlyIfUnwanted: false }, context),
+      this.terminate({ id, command, kind, bytes, outcomeRetention, when: 'always' }, context),
     ).length
   }
 

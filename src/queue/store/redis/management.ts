@@ -163,9 +163,9 @@ export abstract class RedisQueueManagement {
   }
 
   async #terminate(park: string, termination: Termination, within: number): Promise<boolean> {
-    const { id, command, kind, bytes, outcomeRetention, onlyIfUnwanted } = termination
+    const { id, command, kind, bytes, outcomeRetention, when } = termination
     const args = [park, kind === 'error' ? 'e' : 'x', bytes, String(outcomeRetention)]
-    args.push(onlyIfUnwanted ? '1' : '0', this.#messageLimit)
+    args.push(when, this.#messageLimit)
     const reply = await this.calls.callJob(this.calls.scripts.terminate, id, command, args, within)
     return Number(reply) === 1
   }

@@ -157,18 +157,20 @@ export function parseSnapshot(id: string, reply: unknown): JobSnapshot | undefin
 }
 
 /** The fields of the totals of a queue, as prelude.ts lists them. */
-export const TOTAL_FIELDS: readonly string[] = ['s', 'v', 'e', 'V', 'E', 'a', 'R']
+export const TOTAL_FIELDS: readonly string[] = ['s', 'v', 'e', 'V', 'E', 'a', 'R', 'H']
 
 /** Parses the values of {@link TOTAL_FIELDS}. */
 export function parseTotals(reply: unknown): QueueTotals {
   const values = (reply as unknown[]).map((value) => toCode(value) ?? 0)
   const [submitted = 0, value = 0, error = 0, takenValue = 0, takenError = 0, accepted = 0, takenRetry = 0] =
     values
+  const [returned = 0] = values.slice(7)
   return {
     submitted,
     completed: value + takenValue,
     failed: error + takenError,
     taken: accepted + takenValue + takenError + takenRetry,
+    returned,
   }
 }
 

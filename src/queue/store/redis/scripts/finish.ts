@@ -37,6 +37,8 @@ local function returnAttempt(job, command, kind, delay)
   if kind == 'r' then
     redis.pcall('HINCRBY', key, 'a', 1)
     if not job.isAccepted then tally('R') end
+  elseif job.isAccepted then
+    tally('H')
   end
   expire(key, delay + ${PENDING_JOB_TTL})
   if delay > 0 then return delayJob(key, dueMember(id, command), delay) end

@@ -198,7 +198,7 @@ return replies
  *
  * KEYS    at the end the record
  * ARGV    1 park of the leaving waiter, or ''  2 kind: e error, x removed  3 bytes  4 outcomeRetention
- *         5 '1' only if no waiter is left and the submissions allow it  6 message limit
+ *         5 'always', 'unwanted': only if no waiter is left and the submissions allow it, or 'never'  6 message limit
  * returns 1, or 0 when there was nothing to do
  */
 export const TERMINATE: string = /* lua */ `
@@ -220,7 +220,8 @@ if leaving ~= '' then
   end
 end
 local hasWaiters = job.parkedCount > 0 or (job.creatorPark and job.creatorPark ~= '')
-if ARGV[argBase + 5] == '1' and (not abortUnwanted or hasWaiters) then return 0 end
+local when = ARGV[argBase + 5]
+if when == 'never' or (when == 'unwanted' and (not abortUnwanted or hasWaiters)) then return 0 end
 if job.isFinished then
   if kind ~= 'x' or outcomeKind == 'x' then return 0 end
   redis.call('ZREM', failedKey, id)
