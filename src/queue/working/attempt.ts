@@ -3,7 +3,7 @@ import { assertTransition, type Transitions } from '../../kernel/collections.ts'
 import { checkTimeout } from '../../kernel/options.ts'
 import { type AsyncContext, lossMargin, RENEW_AFTER, renewalRetryPause } from '../../kernel/time.ts'
 import type { QueueContext, ResolvedQueueOptions } from '../options.ts'
-import type { AttemptRef, Delivery, WorkerRef } from '../store/store.ts'
+import type { AttemptRef, Delivery, FinishReply, WorkerRef } from '../store/store.ts'
 import { decodePayload, type JobOptions, unpackOptions } from '../submitting/submission.ts'
 import {
   type AttemptResult,
@@ -263,14 +263,14 @@ export class Attempt implements ResultSource {
   }
 
   /**
-   * Reports the result of the handler to the store. Returns whether the store accepted it; if not, the attempt is lost.
+   * Reports the result of the handler to the store. If that has not accepted it, the attempt is lost.
    * Rejects if the store does not answer: then it may be called again. `releasesSlot`: the worker can take another job.
    */
-  async report(result: AttemptResult, releasesSlot: boolean): Promise<boolean> {
-    const accepted = await this.#sendOutcome(result, releasesSlot)
-    if (accepted) this.#enter(this.lost ? { kind: 'done', reason: this.lossReason } : DONE)
+  async report(result: AttemptResult, releasesSlot: boolean): Promise<FinishReply> {
+    const reply = await this.#sendOutcome(result, releasesSlot)
+    if (reply !== 'lost') this.#enter(this.lost ? { kind: 'done', reason: this.lossReason } : DONE)
     else if (!this.lost) this.#enter({ kind: 'lost', reason: result.error ?? this.#replaced() })
-    return accepted
+    return reply
   }
 
   /**
@@ -283,7 +283,8 @@ export class Attempt implements ResultSource {
   }
 
   async #reportOverdue(result: AttemptResult): Promise<boolean> {
-    const accepted = await this.#sendOutcome(result, false).catch(() => false)
+    const reply = await this.#sendOutcome(result, false).catch(() => 'lost')
+    const accepted = reply !== 'lost'
     if (accepted) this.#enter({ kind: 'done', reason: this.lossReason })
     return accepted
   }
@@ -295,13 +296,12 @@ export class Attempt implements ResultSource {
     await sent
   }
 
-  /** Sends an outcome after the last log lines. Returns whether the store accepted it. */
-  async #sendOutcome(result: AttemptResult, releasesSlot: boolean): Promise<boolean> {
+  /** Sends an outcome after the last log lines. Sent again without an answer to the first, it is 'repeated'. */
+  async #sendOutcome(result: AttemptResult, releasesSlot: boolean): Promise<FinishReply> {
     const logWritten = this.#output?.logWritten
     if (logWritten) await logWritten
     const { store, options, within } = this.#deps
-    // Sent once more, without an answer to the first: it is accepted as well.
-    return (await store.finish(outcomeOf(this.#ref, result, options, releasesSlot), within)) !== 'lost'
+    return store.finish(outcomeOf(this.#ref, result, options, releasesSlot), within)
   }
 
   #runningJob(payload: unknown): RunningJob {

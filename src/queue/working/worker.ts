@@ -233,7 +233,10 @@ export class Worker implements WorkerListener {
     let reported = result
     while (!attempt.ended) {
       try {
-        return (await attempt.report(reported, this.#state === 'open')) ? reported : undefined
+        const reply = await attempt.report(reported, this.#state === 'open')
+        // An announcement that was sent before the first report may have been sent again after it: without the slot.
+        if (reply === 'repeated') this.#announcer.request()
+        return reply === 'lost' ? undefined : reported
       } catch (error) {
         const tooLarge = error instanceof UnavailableError && error.lostConnections > 0
         if (tooLarge && reported === result) reported = tooLargeResult(attempt, error)
