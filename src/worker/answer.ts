@@ -61,3 +61,18 @@ const MAX_RETRY_AFTER = 5 * 60_000
 export function retryAfterOf({ headers }: Pick<Answer, 'headers'>): number {
   return parseRetryAfter(headers.get('retry-after') ?? undefined, MAX_RETRY_AFTER)
 }
+
+/** Whether a request was refused for its body: it will be refused again. */
+export function isAboutBody(status: number): boolean {
+  return status === 400 || status === 413 || status === 422
+}
+
+/** The job has ended under its lease: it was cancelled, or removed. */
+export function isCancelled({ status, text }: Answer): boolean {
+  if (status !== 200) return false
+  try {
+    return (JSON.parse(text ?? '') as { cancelled?: unknown } | null)?.cancelled === true
+  } catch {
+    return false
+  }
+}

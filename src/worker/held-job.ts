@@ -11,7 +11,7 @@ import {
   systemClock,
   type Timer,
 } from '../kernel/time.ts'
-import { type Answer, describeAnswer } from './answer.ts'
+import { type Answer, describeAnswer, isAboutBody, isCancelled } from './answer.ts'
 import { backoff } from './backoff.ts'
 import type { JobContext } from './context.ts'
 import { failureText, isFinalFailure } from './failure-text.ts'
@@ -325,20 +325,5 @@ export class HeldJob {
     // Notes that the gateway refuses are dropped.
     if (!answer || !isAboutBody(answer.status)) restore()
     this.#renewLater(renewalRetryPause(this.#lease))
-  }
-}
-
-/** Whether a request was refused for its body: it will be refused again. */
-function isAboutBody(status: number): boolean {
-  return status === 400 || status === 413 || status === 422
-}
-
-/** The job has ended under its lease: it was cancelled, or removed. */
-function isCancelled({ status, text }: Answer): boolean {
-  if (status !== 200) return false
-  try {
-    return (JSON.parse(text ?? '') as { cancelled?: unknown } | null)?.cancelled === true
-  } catch {
-    return false
   }
 }
