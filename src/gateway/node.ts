@@ -46,7 +46,7 @@ function send(answer: Answer, outgoing: ServerResponse): void {
     if (!outgoing.destroyed) outgoing.writeHead(status, headers).flushHeaders()
     answer.stream.attachTo(outgoing)
   } else if (!outgoing.destroyed) {
-    // The answer to HEAD has lost its body: how long that would be is not known any more.
+    // An answer to HEAD says no length.
     const isSized = outgoing.req.method !== 'HEAD' && status !== 204 && status !== 304
     outgoing.writeHead(status, isSized ? { ...headers, 'content-length': Buffer.byteLength(body) } : headers)
     outgoing.end(body)

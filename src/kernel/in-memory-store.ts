@@ -67,7 +67,7 @@ export const DEFAULT_MAX_BYTES: number = 256 * 1024 * 1024
 
 /**
  * The clients of an in-memory store, each with an inbox. A client stands for a process, and the hub for Redis pub/sub: it
- * delivers messages after the present tick, and tells the sender whether the inbox exists.
+ * delivers messages in a microtask, and tells the sender whether the inbox exists.
  */
 export class InMemoryHub<Client> {
   readonly #clients = new Map<string, Client>()

@@ -21,10 +21,10 @@ const SHORTEST_WAIT = 100
 /**
  * A queue, as the worker sees it.
  *
- * | state | a job | no job |
- * | --- | --- | --- |
- * | `ready`: it may have jobs. Not asked yet, or the last answer was a job | ready | empty |
- * | `empty` | ready | empty |
+ * | state | a job | no job | no answer | by priority: a job of a later queue |
+ * | --- | --- | --- | --- | --- |
+ * | `ready`: it may have jobs. Not asked yet, or the last answer was a job | ready | empty | empty; ready, if it may be asked at once | ready |
+ * | `empty` | ready | empty | empty | ready, unless it is being asked |
  */
 interface QueueState {
   readonly queue: string

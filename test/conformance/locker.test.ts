@@ -615,7 +615,7 @@ class Worlds {
     await operation()
   }
 
-  /** The claims of one tick of one process. They are fixed now, also for repetitions. */
+  /** The claims of one turn of one process. They are fixed now, also for repetitions. */
   #claims(ops: ClaimOp[]): () => Promise<void> {
     const party = (this.#flights[ops[0]?.flight ?? 0] as FlightState).party
     const claims = ops.map((op, at) => {

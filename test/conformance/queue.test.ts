@@ -814,7 +814,7 @@ class Worlds {
     return peer.gone ? undefined : peer
   }
 
-  /** The submissions of one process in one tick. */
+  /** The submissions of one process in one turn. */
   #submitBatch(index: number, ops: SubmissionOp[]): () => Promise<void> {
     const all = ops.map((op) => this.#submission(this.#peer(index), op))
     return async () => {
@@ -932,7 +932,7 @@ class Worlds {
     }
   }
 
-  /** Holders that take in one tick. */
+  /** Holders that take in one turn. */
   #take({ peer: index, command: at, count, lease }: Of<'take'>): () => Promise<void> {
     const command = COMMANDS[at] as string
     const requests = Array.from({ length: count }, () => ({ command, lease, secret: newId() }))
@@ -1012,7 +1012,7 @@ class Worlds {
     await this.#both(peer.index, (store) => store.renew(attempt, lease, WITHIN, to))
   }
 
-  /** The attempts that one process ends in one tick. */
+  /** The attempts that one process ends in one turn. */
   async #finishBatch(ops: OutcomeOp[]): Promise<void> {
     const outcomes: AttemptOutcome[] = []
     let by: Peer | undefined

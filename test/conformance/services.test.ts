@@ -110,7 +110,7 @@ const op = fc.oneof(
       type: fc.constant('report' as const),
       peer,
       service,
-      /** Of one tick. */
+      /** Of one turn. */
       reports: fc.array(fc.record({ load, replies: fc.array(reply, { maxLength: 3 }) }), {
         minLength: 1,
         maxLength: 3,

@@ -67,7 +67,7 @@ class Process implements AsyncDisposable {
   }
 }
 
-test('services store - the calls, reports, registrations and their ends of one tick share a command', async () => {
+test('services store - the calls, reports, registrations and their ends of one turn share a command', async () => {
   await using t = await setup()
   await using process = await Process.open(t.redis)
   const { store } = process

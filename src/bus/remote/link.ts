@@ -88,16 +88,16 @@ class Call {
 /**
  * The connection of a client to a gateway.
  *
- * | state              | event                    | next state                                                           |
- * | ------------------ | ------------------------ | -------------------------------------------------------------------- |
- * | idle               | the first call           | connecting                                                           |
- * | connecting         | the token was accepted   | online: the subscriptions are restored, then what waits is sent      |
- * | connecting         | the token was refused    | refused: all calls reject                                            |
- * | connecting         | it cannot be looked at   | pausing                                                              |
- * | connecting, online | the socket has ended     | pausing: calls without an answer reject                              |
- * | connecting, online | what is no message comes | the same; the socket is ended                                        |
- * | pausing            | its time has passed      | connecting                                                           |
- * | any                | `close`                  | closed: all calls reject                                             |
+ * | state              | event                                          | next state                                                      |
+ * | ------------------ | ---------------------------------------------- | --------------------------------------------------------------- |
+ * | idle               | the first call                                 | connecting                                                      |
+ * | connecting         | the token was accepted                         | online: the subscriptions are restored, then what waits is sent |
+ * | connecting         | the token was refused                          | refused: all calls reject                                       |
+ * | connecting         | the token cannot be checked now: 5xx, 408, 429 | pausing                                                         |
+ * | connecting, online | the socket has ended                           | pausing: calls without an answer reject                         |
+ * | connecting, online | what is no message comes                       | the same; the socket is ended                                   |
+ * | pausing            | its time has passed                            | connecting                                                      |
+ * | any                | `close`                                        | closed: all calls reject                                        |
  */
 type State = 'idle' | 'connecting' | 'online' | 'pausing' | 'refused' | 'closed'
 

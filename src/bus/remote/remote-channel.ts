@@ -136,7 +136,7 @@ export class RemoteChannel<In = unknown, Out = unknown> extends Emitter<ChannelE
     }
   }
 
-  /** Told again until the gateway knows: said twice, it is one. */
+  /** Sent again until the gateway has answered: it is idempotent. */
   #sendReady(stay: Stay, question: object): void {
     if (stay.question !== question || this.#stay !== stay || !this.#link.isOnline) return
     this.#link

@@ -2,7 +2,7 @@ import type { Clock } from '../../kernel/time.ts'
 import { masked } from '../../secrets.ts'
 import type { ClientCensusItem } from '../overview/census-items.ts'
 
-/** Jobs and keys that one gateway knows to be held by its clients, each. Beyond it those that it heard of first are left out. */
+/** Jobs and keys that one gateway knows to be held by its clients, each. Beyond it those that it heard of longest ago are left out. */
 export const MAX_HELD = 10_000
 
 interface Held {
@@ -49,12 +49,12 @@ export interface KeyLease {
 const MAX_PROGRESS = 1_024
 
 /**
- * What clients hold, as far as this gateway has granted or renewed it. No process works on it that would tell so in a census.
- * What is ended at another gateway is told here until its lease would have ended.
+ * The jobs and keys that clients hold, as far as this gateway has granted or renewed them. No process works on them that would tell so
+ * in a census. One that is ended at another gateway is told here until its lease would have ended.
  */
 export class Holdings {
   readonly #clock: Clock
-  /** By the fence, which is that of one attempt. In the order in which they were heard of last. */
+  /** By fence, id and queue. In the order in which they were heard of last. */
   readonly #jobs = new Map<string, HeldJob>()
   readonly #keys = new Map<string, HeldKey>()
 

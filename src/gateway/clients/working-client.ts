@@ -18,8 +18,8 @@ export function workerId({ req }: RouteContext): string | undefined {
 }
 
 /**
- * A client that takes or finishes jobs of a queue, by one request or one message. What it does is a sign of life of the worker that it names,
- * and is counted for that one: a job that it takes as processed, one that it fails or puts back as failed.
+ * A client that takes or finishes jobs of a queue, by one request or one message. Each is a sign of life of the worker that it
+ * names, and is counted for that one: a job that it takes as processed, one that it fails or puts back as failed.
  */
 export class WorkingClient {
   readonly #clients: GatewayDeps['clients']

@@ -51,7 +51,7 @@ export function count(description: string, minimum: number, maximum: number): Pa
   )
 }
 
-/** A parameter that is there or not: `?failed`, `?failed=1`, but not `?failed=0`. */
+/** A switch: `?x`, `1`, `true` are on; `0`, `false` are off. */
 export function flag(description: string): Parameter<boolean> {
   return parameter('1 or 0', (text) => (OFF.includes(text) ? false : ON.includes(text) ? true : undefined), {
     description,
@@ -109,7 +109,7 @@ export type Parameters = Readonly<Record<string, Parameter<unknown>>>
 
 export type ParameterValues<P extends Parameters> = { [Name in keyof P]?: z.output<P[Name]> }
 
-/** Queries that are remembered: most of a route, and the longest URL, which its query keeps in memory. */
+/** Most queries that a route remembers, and the longest URL whose query it remembers: the query keeps its URL in memory. */
 const MAX_KNOWN = 100
 const MAX_KNOWN_URL = 500
 

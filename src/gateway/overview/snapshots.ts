@@ -6,7 +6,7 @@ import type { Overview } from './overview.ts'
 /** Time from the beginning of one overview to the next while anybody watches, ms. */
 const INTERVAL = 1_000
 
-/** An overview of this age is given to those who ask, ms. */
+/** An overview that is at most this old, ms, is given to those who ask. */
 const MAX_AGE = 100
 
 /**

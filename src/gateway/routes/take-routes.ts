@@ -16,7 +16,7 @@ import { type Route, route } from './route.ts'
 
 /** Lease of a job that is taken for good, ms. It is renewed until its answer was sent. */
 const HAND_OVER_LEASE = 30_000
-/** An answer that a client has not read by then, ms, is not waited for any more. */
+/** If a client has not read its answer by then, ms, the lease of its job is not renewed any more. */
 const HAND_OVER_WITHIN = 10 * 60_000
 /** Pause before a job is ended again, ms, if the store has not answered. */
 const RETRY_AFTER = 500
@@ -198,7 +198,7 @@ async function emptyProblem(queue: RedisQueue, command: string): Promise<Problem
 
 /**
  * Ends the jobs that were taken for good when their answer was sent, and gives all of them back, uncounted, if the client was
- * gone before. If the store does not answer for as long as a lease, their leases end.
+ * gone before. If the store does not answer for 30 s, however long their lease is, nobody ends them: their leases end.
  */
 function settleLater(
   { lifecycle, queues, clock }: GatewayDeps,
@@ -235,7 +235,7 @@ function renewAll(jobs: readonly TakenJob[], clock: Clock): () => void {
   return () => timer.cancel()
 }
 
-/** Ends a job that was handed over, or gives it back. Tries until the store answers, or the lease is over. Never rejects. */
+/** Ends a job that was handed over, or gives it back. Tries until the store answers, up to `until`. Never rejects. */
 async function settleJob(job: TakenJob, isSent: boolean, until: number, clock: Clock): Promise<void> {
   for (;;) {
     try {

@@ -38,7 +38,7 @@ export interface MemoryStoreOptions {
   maxBytes?: number | undefined
   /** A clock for tests. @default the clock of the process */
   clock?: Clock | undefined
-  /** Delivers a message. For tests that delay or lose messages. @default after the present tick */
+  /** Delivers a message. For tests that delay or lose messages. @default in a microtask */
   deliver?: ((message: () => void) => void) | undefined
   /** Flights that may be parked on one record. */
   maxParked?: number | undefined

@@ -41,7 +41,7 @@ import type { QueueTotals } from './totals.ts'
 export interface MemoryQueueStoreOptions {
   /** The clock. For tests. @default the clock of the process */
   clock?: Clock | undefined
-  /** Delivers a message. For tests that delay or lose messages. @default after the present tick */
+  /** Delivers a message. For tests that delay or lose messages. @default in a microtask */
   deliver?: ((message: () => void) => void) | undefined
   /** How many waiters one job may have. */
   maxParked?: number | undefined

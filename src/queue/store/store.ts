@@ -35,15 +35,6 @@ export const PENDING_JOB_TTL: number = 90 * 24 * 60 * 60_000
 /** The longest delay of a job, ms. */
 export const MAX_DELAY: number = 365 * 24 * 60 * 60_000
 
-/**
- * The store port of the queue: the atomic transitions of job records, of the lists of ready jobs and of the free slots of
- * workers. Two adapters: MemoryQueueStore, whose model/queue-model.ts is the executable specification, and
- * RedisQueueStore, which runs the same transitions as scripts.
- *
- * A generation is one submission that runs to an outcome, in one or more attempts. Waiters name the generation that they
- * wait for. A fence numbers an attempt; it only grows.
- */
-
 /** How a generation ended. */
 export interface JobOutcome {
   /** 'removed': the job was removed and will not run. */
@@ -66,7 +57,7 @@ export interface Submission {
   command: string
   /** Canonical JSON; '' for undefined. */
   payload: string
-  /** Read by workers only; the store carries it. */
+  /** Read by those who run or hold the job. The store carries it, and names a holder after it. */
   options: string
   /** Identifies this submission: a repetition is recognised by it, and messages to the submitter carry it. */
   nonce: string
@@ -192,6 +183,13 @@ export interface Termination {
 }
 
 /**
+ * The store port of the queue: the atomic transitions of job records, of the lists of ready jobs and of the free slots of
+ * workers. Two adapters: MemoryQueueStore, whose model/queue-model.ts is the executable specification, and
+ * RedisQueueStore, which runs the same transitions as scripts.
+ *
+ * A generation is one submission that runs to an outcome, in one or more attempts. Waiters name the generation that they
+ * wait for. A fence numbers an attempt; it only grows.
+ *
  * `within`: how long the store may take to answer, ms. Promises reject with UnavailableError, OverloadedError or ClosedError
  * when it cannot be used.
  */

@@ -22,7 +22,7 @@ import type {
 export interface MemoryServicesOptions {
   /** The clock. For tests. @default the clock of the process */
   clock?: Clock | undefined
-  /** Delivers a message. For tests that delay or lose messages. @default after the present tick */
+  /** Delivers a message. For tests that delay or lose messages. @default in a microtask */
   deliver?: ((message: () => void) => void) | undefined
 }
 

@@ -85,7 +85,10 @@ export class TakerDriver {
     const { freeSlots } = server.model.state.command(command)
     const ofTakers = freeSlots.filter((slot) => actor.endpoint.isTakers(slot))
     if (ofTakers.length > waiting.length)
-      history.violate('Q1', `take ${no} has left, and ${ofTakers.length} of ${waiting.length} slots are used`)
+      history.violate(
+        'Q1',
+        `take ${no} has left: ${ofTakers.length} slots are left for ${waiting.length} takers that wait`,
+      )
   }
 
   async #use(actor: QueueActor, job: TakenJob): Promise<void> {

@@ -110,7 +110,7 @@ export class RemoteConsuming<M> {
     await begun
   }
 
-  /** Told again until the gateway knows: said twice, it is one. */
+  /** Sent again until the gateway has answered: it is idempotent. */
   #sendReady(consumption: RemoteConsumption<M>): void {
     const { link, isAttached } = this.#deps
     const isCurrent = this.#consumption === consumption && isAttached() && link.isOnline

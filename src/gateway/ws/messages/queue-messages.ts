@@ -58,7 +58,7 @@ class QueueHandle implements Subscription {
     void this.#session.push(this.#id, { event: '"throttle"' })
   }
 
-  /** The client takes the next message of its iteration, or the next fetch. Said twice, it is one. */
+  /** The client takes the next message of its iteration, or the next fetch. Idempotent until that comes. */
   ready(): void {
     this.#onReady?.()
     this.#onReady = undefined

@@ -1,7 +1,7 @@
 import { DIGEST_LENGTH, MAX_HELD_OPTIONS } from '../../holder.ts'
 import { BATCH_SIZE, MAX_ASSIGNED_BYTES, MAX_BATCHES } from './dispatch.ts'
 
-/** Jobs that are looked at for a lost reply, at most. */
+/** Jobs that a search for lost replies reads, at most, for each length of lease. */
 const MAX_SEARCHED = 5_000
 /** The search allows for so much between the clocks, ms. */
 const SEARCH_MARGIN = 2_000
@@ -9,8 +9,8 @@ const SEARCH_MARGIN = 2_000
 /**
  * Finds what holders have taken.
  *
- *   findTaken(holders, found)   calls found(holder, id, fence, address) for each that has taken a job. holders: of each, its lease,
- *                               its secret, and how long ago its call was sent at most, all in ms
+ *   findTaken(holders, found)   calls found(holder, id, fence, address) for each that has taken a job. holders: of each, its secret,
+ *                               its lease, ms, and how long ago its call was sent at most, ms
  */
 const FIND: string = /* lua */ `
 local function findTaken(holders, found)

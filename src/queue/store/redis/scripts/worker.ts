@@ -5,7 +5,7 @@ import { WORKER_TTL } from './prelude.ts'
 /**
  * Sets the capacity of a worker and assigns ready jobs to its slots.
  *
- * ARGV    1 worker  2 free slots  3 name of the command  4 slots that it had when they were set last, '': not known
+ * ARGV    1 worker  2 free slots  3 name of the command  4 free slots that the last announcement left to it, '': not known
  * returns the server's time in ms; how many of the former slots were used; the number of jobs that it was assigned; 1 if jobs are
  *         ready that one step cannot assign
  */
