@@ -11,7 +11,8 @@ export interface NodeBindings {
 
 export interface OutgoingResponse {
   readonly writableFinished: boolean
-  readonly destroyed: boolean
+  /** Not of HTTP/2. */
+  readonly destroyed?: boolean | undefined
   /** Of HTTP/2. */
   readonly stream?: { readonly destroyed: boolean } | undefined
   once(event: 'finish' | 'close', listener: () => void): unknown

@@ -1,5 +1,4 @@
 import { Hono } from 'hono'
-import { reportHookError } from '../kernel/hooks.ts'
 import { checkTimeout } from '../kernel/options.ts'
 import { connectionFor } from '../kernel/redis/connection.ts'
 import { createDeps } from './create-deps.ts'
@@ -9,7 +8,7 @@ import { addRoute } from './dispatch.ts'
 import type { Exchange, GatewayEnv, NodeBindings } from './env.ts'
 import type { Answer } from './http/answer.ts'
 import { type GatewayOptions, resolveGatewayOptions } from './options.ts'
-import { internalProblem, Problem, problemOf } from './problem.ts'
+import { answerTo, Problem } from './problem.ts'
 import { ROUTES } from './routes/index.ts'
 import { keepSockets, Sockets, socketsOf } from './ws/sockets.ts'
 
@@ -18,7 +17,7 @@ export interface Gateway extends AsyncDisposable {
   /**
    * Answers a request. Never rejects. `bindings`: what the adapter for node:http gives beside it.
    */
-  readonly fetch: (request: Request, bindings?: object) => Promise<Response>
+  readonly fetch: (request: Request, bindings?: object | null) => Promise<Response>
   /** Resolves when Redis answers. @throws UnavailableError, ClosedError */
   ready(): Promise<void>
   /**
@@ -73,10 +72,11 @@ class HttpGateway implements Gateway {
     }
   }
 
-  readonly fetch = (request: Request, bindings: NodeBindings = {}): Promise<Response> =>
+  readonly fetch = (request: Request, given?: NodeBindings | null): Promise<Response> =>
     this.#deps.lifecycle.track(async () => {
       const { clock, metrics } = this.#deps
       const { requests } = metrics
+      const bindings = given ?? {}
       const since = requests && clock.now()
       const answer = await this.#answer(request, bindings)
       if (since !== undefined) requests?.answered(request, answer.status, (clock.now() - since) / 1000)
@@ -170,12 +170,4 @@ function assertDecodable(url: string): void {
   } catch {
     throw new Problem(400, 'invalid path')
   }
-}
-
-/** The answer to anything that was thrown. A fault of the gateway is reported here, and told to nobody else. */
-function answerTo(error: unknown): Answer {
-  const problem = problemOf(error)
-  if (problem) return problem.toAnswer()
-  reportHookError('gateway', error)
-  return internalProblem().toAnswer()
 }

@@ -1,18 +1,20 @@
 /** A gateway on node:http, Express and Connect. */
 
 import type { IncomingMessage, ServerResponse } from 'node:http'
-import { getRequestListener } from '@hono/node-server'
+import { getRequestListener, RequestError } from '@hono/node-server'
 import { RESPONSE_ALREADY_SENT } from '@hono/node-server/utils/response'
+import { callHook, reportHookError } from '../kernel/hooks.ts'
 import { trustLength } from './body.ts'
 import type { Gateway } from './gateway.ts'
 import type { Answer } from './http/answer.ts'
+import { isClosed } from './http/client.ts'
 import { EventAnswer } from './http/event-stream.ts'
-import { Problem } from './problem.ts'
+import { answerTo, Problem } from './problem.ts'
 
 /** In place of a request that could not be read. */
 const UNREADABLE = new Request('http://localhost/')
 
-/** A listener for node:http. */
+/** A listener for node:http. Its promise never rejects. */
 export type NodeListener = (request: IncomingMessage, response: ServerResponse) => Promise<void>
 
 /**
@@ -22,7 +24,7 @@ export type NodeListener = (request: IncomingMessage, response: ServerResponse) 
  * createServer(toNodeListener(gateway)).listen(5000, '127.0.0.1')
  */
 export function toNodeListener(gateway: Gateway): NodeListener {
-  return getRequestListener(
+  const listener = getRequestListener(
     (request, { incoming, outgoing }) => {
       trustLength(request)
       const sendAnswer = (answer: Answer) => {
@@ -35,20 +37,46 @@ export function toNodeListener(gateway: Gateway): NodeListener {
     {
       // The globals of the process are not ours to replace.
       overrideGlobalObjects: false,
-      errorHandler: () => new Problem(400, 'invalid request').toAnswer().toResponse(UNREADABLE),
+      errorHandler: (error) =>
+        answerTo(error instanceof RequestError ? new Problem(400, 'invalid request') : error).toResponse(
+          UNREADABLE,
+        ),
     },
   )
+  return async (incoming, outgoing) => {
+    try {
+      await listener(incoming, outgoing)
+    } catch (error) {
+      fail(outgoing, error)
+    }
+  }
 }
 
+/** Sends an answer. Never throws: an answer that cannot be sent is reported, and its client is cut. */
 function send(answer: Answer, outgoing: ServerResponse): void {
-  const { status, headers, body } = answer
-  if (answer instanceof EventAnswer) {
-    if (!outgoing.destroyed) outgoing.writeHead(status, headers).flushHeaders()
-    answer.stream.attachTo(outgoing)
-  } else if (!outgoing.destroyed) {
-    // An answer to HEAD says no length.
-    const isSized = outgoing.req.method !== 'HEAD' && status !== 204 && status !== 304
-    outgoing.writeHead(status, isSized ? { ...headers, 'content-length': Buffer.byteLength(body) } : headers)
-    outgoing.end(body)
+  try {
+    if (answer instanceof EventAnswer) begin(answer, outgoing)
+    else if (!isClosed(outgoing)) write(answer, outgoing)
+  } catch (error) {
+    if (answer instanceof EventAnswer) answer.stream.abandon()
+    fail(outgoing, error)
   }
+}
+
+function begin({ status, headers, stream }: EventAnswer, outgoing: ServerResponse): void {
+  if (!isClosed(outgoing)) outgoing.writeHead(status, headers).flushHeaders()
+  stream.attachTo(outgoing)
+}
+
+function write({ status, headers, body }: Answer, outgoing: ServerResponse): void {
+  // An answer to HEAD says no length.
+  const isSized = outgoing.req.method !== 'HEAD' && status !== 204 && status !== 304
+  outgoing.writeHead(status, isSized ? { ...headers, 'content-length': Buffer.byteLength(body) } : headers)
+  outgoing.end(body)
+}
+
+/** Reports a response that could not be sent, and cuts it: a job in it goes back. */
+function fail(outgoing: ServerResponse, error: unknown): void {
+  reportHookError('gateway', error)
+  callHook(undefined, 'gateway', () => void outgoing.destroy())
 }

@@ -1,5 +1,6 @@
 import type * as errors from '../errors.ts'
 import { type Ran, RemoteError, type RemoteFailure, SoloflightError, UnavailableError } from '../errors.ts'
+import { reportHookError } from '../kernel/hooks.ts'
 import { Answer } from './http/answer.ts'
 
 /** What an answer says of a failure beside its status and its text. */
@@ -150,4 +151,12 @@ export function problemOf(thrown: unknown): Problem | undefined {
 /** The answer to a fault of the gateway. */
 export function internalProblem(): Problem {
   return new Problem(500, 'internal error')
+}
+
+/** The answer to anything that was thrown. A fault of the gateway is reported here, and told to nobody else. */
+export function answerTo(error: unknown): Answer {
+  const problem = problemOf(error)
+  if (problem) return problem.toAnswer()
+  reportHookError('gateway', error)
+  return internalProblem().toAnswer()
 }

@@ -9,7 +9,8 @@ import { Fifo, TransientSet } from './collections.ts'
 /**
  * The timers and ticks of the process, captured when this module is loaded. Tests that install fake timers (Vitest, Jest,
  * Sinon, node:test) would otherwise stop a locker or queue that outlives them. Fake timers also replace the exports of
- * node:timers, and an imported name follows its export, so each function is held by a constant.
+ * node:timers, and an imported name follows its export, so each function is held by a constant. Fake timers that are
+ * installed before this module is loaded are captured: calls then hang.
  */
 const setTimer = timers.setTimeout
 export const setRepeatingTimer: typeof globalThis.setInterval = timers.setInterval

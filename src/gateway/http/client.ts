@@ -1,4 +1,4 @@
-import type { RouteContext } from '../env.ts'
+import type { OutgoingResponse, RouteContext } from '../env.ts'
 
 // Whether the client of a request is there. On node:http the connection says so, elsewhere the signal of the request. On
 // node:http a signal would be made for it, which costs more.
@@ -7,8 +7,12 @@ import type { RouteContext } from '../env.ts'
 export function isGone({ req, env: { incoming, outgoing } }: RouteContext): boolean {
   if (!incoming || !outgoing) return req.raw.signal.aborted
   const { socket } = incoming
-  const isClosed = outgoing.destroyed || outgoing.stream?.destroyed
-  return isClosed || socket.destroyed || socket.readableEnded
+  return isClosed(outgoing) || socket.destroyed || socket.readableEnded
+}
+
+/** Whether a response is over without an answer: its client is gone. */
+export function isClosed({ destroyed, stream }: Pick<OutgoingResponse, 'destroyed' | 'stream'>): boolean {
+  return destroyed || stream?.destroyed || false
 }
 
 /** Calls `listener` once when the client is gone, until the returned function is called. */

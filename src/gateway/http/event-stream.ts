@@ -5,6 +5,7 @@ import type { Access, Caller } from '../access.ts'
 import type { RouteContext } from '../env.ts'
 import { internalProblem, problemOf } from '../problem.ts'
 import { Answer } from './answer.ts'
+import { isClosed } from './client.ts'
 import { Frame, type ServerSentEvent } from './event-frame.ts'
 import { BodyPipe, type EventPipe, NodePipe, type PipeListener } from './event-pipe.ts'
 
@@ -131,9 +132,9 @@ export class EventStream implements PipeListener {
 
   /** Begins the answer on a response of node:http. */
   attachTo(outgoing: ServerResponse): void {
-    if (!this.isOver && !outgoing.destroyed) return this.#open(new NodePipe(outgoing, this))
-    this.abandon()
+    if (!this.isOver && !isClosed(outgoing)) return this.#open(new NodePipe(outgoing, this))
     outgoing.end()
+    this.abandon()
   }
 
   /** There will be no answer. */

@@ -59,7 +59,8 @@ function finished(outgoing: OutgoingResponse, socket: ClientSocket): Promise<boo
       socket.removeListener('close', onClosed)
       resolve(sent)
     }
-    outgoing.once('finish', () => settle(true))
+    // HTTP/2 emits it at the end of any stream, also of one that was reset.
+    outgoing.once('finish', onClosed)
     outgoing.once('close', onClosed)
     socket.once('close', onClosed)
   })
