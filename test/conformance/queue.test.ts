@@ -945,13 +945,13 @@ class Worlds {
         this.#act(index)
         const taken = await peer.model.take(request)
         assert.deepEqual(onRedis[n], taken, 'reply to a taker')
-        if (!taken) continue
+        if (!taken || taken === 'due') continue
         const { id, fence, failures } = taken
         const options = heldOptions(taken.options)
         const worker = holderOf({ queue: 'q', command, secret: request.secret, id, fence, failures, options })
         this.#attempts.unshift({ peer, attempt: { worker, id, fence } })
       }
-      const fences = onRedis.map((taken) => taken?.fence ?? 0)
+      const fences = onRedis.map((taken) => (typeof taken === 'object' ? taken.fence : 0))
       peer.highestFence = Math.max(peer.highestFence, ...fences)
     }
   }
@@ -1641,6 +1641,7 @@ const MUTANTS: Record<string, [from: string, to: string][]> = {
   'a paused command whose jobs are taken': [
     ['if paused[1] + paused[2] == 0 then takeReady', 'if true then takeReady'],
   ],
+  'a job that is due and is not told of': [['isAnyDue() and 2 or 0', '0']],
   'a job that is taken and not held': [["'f', fence, 'l', '1')", "'f', fence)"]],
   'a job that is taken without a lease': [
     ['leases[#leases + 1] = int(now + holder.lease)', 'leases[#leases + 1] = int(now)'],

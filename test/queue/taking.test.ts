@@ -92,6 +92,47 @@ onBothStores('take - a job that was submitted is ready, whoever has waited for o
   }
 })
 
+onBothStores(
+  'take - what is due is taken by the first call, in a queue that has taken nothing before',
+  async (world) => {
+    const submitter = world.open()
+    await submitter.enqueue('work', 'delayed', { delay: 50 })
+    await submitter.enqueue('work', 'dropped')
+    await submitter.close()
+    const first = world.open({ lease: 100 })
+    assert.equal((await taken(first.take('work'))).payload, 'dropped')
+    await first.close()
+    // The delay and the lease end, and no process is there that would notice.
+    await sleep(200)
+    const payloads: unknown[] = []
+    for (let n = 0; n < 2; n++) {
+      const queue = world.open()
+      payloads.push((await taken(queue.take('work'))).payload)
+      await queue.close()
+    }
+    assert.deepEqual(payloads.sort(), ['delayed', 'dropped'])
+    assert.equal(await world.open().take('work'), undefined)
+  },
+)
+
+onBothStores('take - large payloads are read one by one, by whoever has the job', async (world) => {
+  const queue = world.open()
+  const payload = 'x'.repeat(900_000)
+  const count = 20
+  await queue.enqueueMany(
+    Array.from({ length: count }, (_, n) => ({
+      ...{ command: 'work', payload: [n, payload] },
+      options: { dedupe: false as const },
+    })),
+  )
+  const jobs = await Promise.all(Array.from({ length: count }, () => taken(queue.take('work'))))
+  assert.deepEqual(
+    jobs.map((job) => (job.payload as [number, string])[0]),
+    Array.from({ length: count }, (_, n) => n),
+  )
+  assert.ok(jobs.every((job) => (job.payload as [number, string])[1] === payload))
+})
+
 onBothStores('take - takers get jobs in the order in which they came', async (world) => {
   const queue = world.open()
   await subscribed(queue)

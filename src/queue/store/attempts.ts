@@ -60,7 +60,8 @@ export interface TakenAttempt {
   /** Attempts of this generation that failed before. */
   failures: number
   options: string
-  payload: string
+  /** Undefined when it is too long for the reply: `readPayload` returns it. */
+  payload: string | undefined
 }
 
 /** An attempt, as its worker names it. */

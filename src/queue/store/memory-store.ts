@@ -178,7 +178,7 @@ export class InMemoryQueueClient implements QueueStore {
     return this.#broker.apply((model, context) => model.setCapacity(worker, command, slots, former, context))
   }
 
-  async take(request: TakeRequest): Promise<TakenAttempt | undefined> {
+  async take(request: TakeRequest): Promise<TakenAttempt | 'due' | undefined> {
     const addressOf = (attempt: TakenAttempt) => {
       const options = heldOptions(attempt.options)
       return this.#address(holderOf({ ...request, ...attempt, options, queue: this.#broker.name }))

@@ -214,8 +214,11 @@ export interface QueueStore {
     within: number,
     former?: number,
   ): Promise<Assignment>
-  /** Gives the first ready job of a command to a holder at once; undefined: none is ready, or the command is paused. */
-  take(request: TakeRequest, within: number): Promise<TakenAttempt | undefined>
+  /**
+   * Gives the first ready job of a command to a holder at once. Undefined: none is ready, or the command is paused. 'due': none is
+   * ready, but `processDue` may make one ready.
+   */
+  take(request: TakeRequest, within: number): Promise<TakenAttempt | 'due' | undefined>
   /**
    * What a call of `take` that got no reply has taken; undefined: nothing, or it is not held any more. `age`: ms since the call, at
    * least.

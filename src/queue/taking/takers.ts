@@ -3,11 +3,11 @@ import { Deadlines } from '../../kernel/time.ts'
 import type { EventReporter } from '../events.ts'
 import type { QueueContext } from '../options.ts'
 import type { QueueCensusItem } from '../store/census-item.ts'
-import type { TakenAttempt } from '../store/store.ts'
 import { assertNotAborted } from '../submitting/submission.ts'
 import type { DuePoller } from '../working/due-poller.ts'
 import { warnOfRefusal } from '../working/workers.ts'
 import { resolveTakeOptions, type TakeOptions } from './options.ts'
+import type { HeldAttempt } from './ready-jobs.ts'
 import { TakenJob, type TakenJobDeps } from './taken-job.ts'
 import { Taker, type TakerDeps } from './taker.ts'
 import { TakingWorker, type TakingWorkerHooks } from './taking-worker.ts'
@@ -48,6 +48,7 @@ export class Takers {
     }
     this.#hooks = {
       dueIn,
+      processDue: () => deps.duePoller.processNow(),
       hand: (...args) => this.#hand(...args),
       onIdle: (worker) => void this.#remove(worker),
     }
@@ -89,7 +90,7 @@ export class Takers {
     return worker
   }
 
-  #hand(taker: Taker, token: TokenContent, { id, fence, options, payload }: TakenAttempt): boolean {
+  #hand(taker: Taker, { token, id, fence, options, payload }: HeldAttempt): boolean {
     if (taker.state === 'ended') return false
     const { command, attempt: number } = token
     this.#deps.events.started({ command, number, delivery: { id, fence } })

@@ -4,22 +4,25 @@ import { newId } from '../../kernel/keys.ts'
 import type { Timer } from '../../kernel/time.ts'
 import { acceptTimeout, MAX_CONCURRENCY, type QueueContext } from '../options.ts'
 import type { QueueCensusItem } from '../store/census-item.ts'
-import type { AttemptRef, Delivery, TakenAttempt, WorkerListener, WorkerRef } from '../store/store.ts'
+import type { AttemptRef, Delivery, WorkerListener, WorkerRef } from '../store/store.ts'
 import { outcomeOf, REQUEUE } from '../working/attempt-result.ts'
 import { CapacityAnnouncer } from '../working/capacity-announcer.ts'
 import { LostTakes } from './lost-takes.ts'
 import { PendingDeliveries } from './pending-deliveries.ts'
+import { type HeldAttempt, ReadyJobs } from './ready-jobs.ts'
 import type { Taker } from './taker.ts'
-import { attemptOf, newSecret, type TokenContent, tokenOf } from './token.ts'
+import { attemptOf, newSecret } from './token.ts'
 
 /** What a worker of takers tells its queue. */
 export interface TakingWorkerHooks {
   /** A job is due in `ms`. */
   dueIn(ms: number): void
+  /** Makes ready what is due. Never rejects. */
+  processDue(): Promise<void>
   /** Several announcements of the capacity in a row have failed. */
   announcementsFail(error: unknown): void
   /** A job is held for a taker. Gives it to the taker; false: it has left. */
-  hand(taker: Taker, token: TokenContent, attempt: TakenAttempt): boolean
+  hand(taker: Taker, held: HeldAttempt): boolean
   /** Nobody has taken jobs for a while. */
   onIdle(worker: TakingWorker): void
 }
@@ -54,6 +57,7 @@ export class TakingWorker implements WorkerListener {
   /** Jobs that are being asked for, accepted or given back. */
   readonly #handling = new TransientSet<Promise<void>>()
   readonly #lostTakes: LostTakes
+  readonly #ready: ReadyJobs
   readonly #deliveries: PendingDeliveries
   /** Number of announcements that were sent. */
   #sent = 0
@@ -73,6 +77,7 @@ export class TakingWorker implements WorkerListener {
     this.#hooks = hooks
     this.#usedAt = clock.now()
     this.#lostTakes = new LostTakes(context)
+    this.#ready = new ReadyJobs(command, context, this.#lostTakes, () => hooks.processDue())
     this.#deliveries = new PendingDeliveries(clock, acceptTimeout(options.lease), () =>
       this.#announcer.request(),
     )
@@ -115,34 +120,24 @@ export class TakingWorker implements WorkerListener {
 
   /** Asks for a job that is ready. Never rejects. */
   async #ask(taker: Taker): Promise<void> {
-    const { store, within, clock } = this.#context
-    const secret = newSecret()
-    const request = { command: this.name.command, secret, lease: Math.ceil(taker.lease) }
-    const sentAt = clock.now()
     this.#asking.add(taker)
     try {
-      const attempt = await store.take(request, within)
+      const held = await this.#ready.take(taker.lease)
       this.#asking.delete(taker)
-      if (attempt) await this.#give(taker, attempt, this.#tokenOf(attempt, secret))
+      if (held) await this.#give(taker, held)
       else this.#waitOrEnd(taker)
     } catch (error) {
       this.#asking.delete(taker)
       if (!(error instanceof UnavailableError)) taker.reject(error)
       else if (taker.hasTime) this.#waitOrEnd(taker)
       else taker.failUnanswered(error)
-      if (!(error instanceof UnavailableError) || error.sent) await this.#lostTakes.add(request, sentAt)
     }
   }
 
-  #tokenOf({ id, fence, failures, options }: Omit<TakenAttempt, 'payload'>, secret: string): TokenContent {
-    const { queue } = this.#context
-    return tokenOf({ queue, command: this.name.command, id, attempt: failures + 1, fence, secret }, options)
-  }
-
   /** Gives a job to a taker that is held for it, or gives it back. */
-  async #give(taker: Taker, attempt: TakenAttempt, token: TokenContent): Promise<void> {
+  async #give(taker: Taker, held: HeldAttempt): Promise<void> {
     if (this.#closed) taker.close()
-    if (!this.#hooks.hand(taker, token, attempt)) await this.#giveBack(attemptOf(token), taker.lease)
+    if (!this.#hooks.hand(taker, held)) await this.#giveBack(attemptOf(held.token), taker.lease)
   }
 
   #waitOrEnd(taker: Taker): void {
@@ -263,11 +258,12 @@ export class TakingWorker implements WorkerListener {
 
   /** Accepts a delivery for a taker. */
   async #accept(taker: Taker, delivery: Delivery): Promise<void> {
-    const token = this.#tokenOf(delivery, newSecret())
+    const { id, fence, options } = delivery
+    const token = this.#ready.tokenOf(delivery, newSecret())
     try {
       const payload = await this.#hold(delivery, attemptOf(token), taker.lease)
       if (payload === undefined) this.#waitAgain(taker)
-      else await this.#give(taker, { ...delivery, payload }, token)
+      else await this.#give(taker, { token, id, fence, options, payload })
     } catch (error) {
       this.#waitAgain(taker, error)
     }

@@ -49,6 +49,8 @@ export class DuePoller {
   readonly #policy: StallPolicy
   readonly #deps: DuePollerDeps
   #state: PollerState = { kind: 'idle' }
+  /** What callers of `processNow` wait for. */
+  #processing: Promise<number> | undefined
   /** Delay of the next poll if nothing was due yet by the server's clock, ms. */
   #earlyRetry = EARLY_RETRY_MIN
 
@@ -100,6 +102,19 @@ export class DuePoller {
       return this.#enter({ kind: 'idle' })
     const now = clock.now()
     this.#enter(this.#waitUntil(Math.max(now, Math.min(now + nextIn, polling.pollAgainAt))))
+  }
+
+  /** Processes what is due now, for a caller that waits for it. Never rejects: a poll follows. */
+  async processNow(): Promise<void> {
+    this.#processing ??= this.#processDue().finally(() => {
+      this.#processing = undefined
+    })
+    try {
+      const nextIn = await this.#processing
+      if (nextIn < Number.POSITIVE_INFINITY) this.dueIn(nextIn)
+    } catch {
+      this.dueIn(this.#context.options.unavailableAfter)
+    }
   }
 
   /** Processes everything that is due. Returns the time until the next job is due, ms. */

@@ -162,10 +162,10 @@ export class QueueEndpoint implements QueueStore, QueuePeer {
     return this.#timed(`capacity ${worker.command} ${slots}`, run, within)
   }
 
-  async take(request: TakeRequest, within: number): Promise<TakenAttempt | undefined> {
+  async take(request: TakeRequest, within: number): Promise<TakenAttempt | 'due' | undefined> {
     const run = (isRepeated: boolean) => this.#port.take(request, isRepeated)
     const attempt = await this.#timed(`take ${request.command}`, run, within)
-    if (attempt) this.#fenceWatermark.observe(attempt.fence)
+    if (typeof attempt === 'object') this.#fenceWatermark.observe(attempt.fence)
     return attempt
   }
 

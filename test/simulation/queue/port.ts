@@ -42,7 +42,7 @@ export interface QueuePort extends Pick<QueueStore, Plain> {
   submit(submission: Submission): Promise<SubmitReply>
   setCapacity(worker: WorkerRef, slots: number, former?: number): Promise<Assignment>
   /** `isRepeated`: the call was sent before, and may have run then. As the script does, it finds what that has taken. */
-  take(request: TakeRequest, isRepeated: boolean): Promise<TakenAttempt | undefined>
+  take(request: TakeRequest, isRepeated: boolean): Promise<TakenAttempt | 'due' | undefined>
 }
 
 const NOBODY = {

@@ -167,7 +167,7 @@ export class QueueRecorder implements QueueWatcher {
       },
       take: async (request, isRepeated) => {
         const attempt = await port.take(request, isRepeated)
-        if (attempt && !this.#history.attempt(attempt.id, attempt.fence))
+        if (typeof attempt === 'object' && !this.#history.attempt(attempt.id, attempt.fence))
           this.#grant(process, attempt.id, attempt.fence, { toTaker: true, isHeld: true })
         return attempt
       },

@@ -281,9 +281,10 @@ export class QueueModel {
     lease: number,
     holderOf: (attempt: TakenAttempt) => string,
     context: TransitionContext,
-  ): TakenAttempt | undefined {
+  ): TakenAttempt | 'due' | undefined {
     if (this.state.isPaused(command)) return undefined
-    return new Dispatcher(this.state, context).take(this.state.command(command), lease, holderOf)
+    const taken = new Dispatcher(this.state, context).take(this.state.command(command), lease, holderOf)
+    return taken ?? (this.state.deadlines.dueBy(context.now).length > 0 ? 'due' : undefined)
   }
 
   /** The attempt of a holder whose address ends with this secret. */

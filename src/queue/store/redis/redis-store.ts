@@ -173,7 +173,7 @@ export class RedisQueueStore extends RedisQueueManagement implements QueueStore 
     return this.#workers.setCapacity(worker, slots, listener, within, former)
   }
 
-  take(request: TakeRequest, within: number): Promise<TakenAttempt | undefined> {
+  take(request: TakeRequest, within: number): Promise<TakenAttempt | 'due' | undefined> {
     return this.#takes.take(request, within)
   }
 

@@ -5,6 +5,8 @@ import { toText } from './wire.ts'
 
 /** The reply when a step has read enough. */
 const AGAIN = 1
+/** The reply when no job is ready, but some are due. */
+const DUE = 2
 
 /** Takes jobs for holders. The calls of one turn are one call of a script. */
 export class TakeCalls {
@@ -26,18 +28,12 @@ export class TakeCalls {
     this.#searches = new CallBatcher(calls, calls.scripts.findTaken, { ...common, sharedArgs: () => [] })
   }
 
-  async take(request: TakeRequest, within: number): Promise<TakenAttempt | undefined> {
+  async take(request: TakeRequest, within: number): Promise<TakenAttempt | 'due' | undefined> {
     let reply: unknown
     do reply = await this.#take(request, within)
     while (reply === AGAIN)
-    if (!Array.isArray(reply)) return undefined
-    const [id, fence, failures, options, payload] = reply.map(toText) as [
-      string,
-      string,
-      string,
-      string,
-      string,
-    ]
+    if (!Array.isArray(reply)) return reply === DUE ? 'due' : undefined
+    const [id = '', fence, failures, options = '', payload] = reply.map(toText)
     this.#calls.fenceWatermark.observe(Number(fence))
     return { id, fence: Number(fence), failures: Number(failures), options, payload }
   }

@@ -11,7 +11,7 @@ export const MAX_BATCHES = 64
 export const MAX_ASSIGNED_BYTES: number = 1024 * 1024
 
 /** A longer payload, in bytes, is read by its worker: a process that is sent too much at once loses its subscription. */
-const MAX_INLINE_PAYLOAD = 16 * 1024
+export const MAX_INLINE_PAYLOAD: number = 16 * 1024
 
 /** How long t and d are kept, ms: longer than anything in them. */
 export const DEADLINE_TTL: number = MAX_DELAY + PENDING_JOB_TTL

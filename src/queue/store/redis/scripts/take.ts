@@ -1,5 +1,5 @@
 import { DIGEST_LENGTH, MAX_HELD_OPTIONS } from '../../holder.ts'
-import { BATCH_SIZE, MAX_ASSIGNED_BYTES, MAX_BATCHES } from './dispatch.ts'
+import { BATCH_SIZE, MAX_ASSIGNED_BYTES, MAX_BATCHES, MAX_INLINE_PAYLOAD } from './dispatch.ts'
 
 /** Jobs that a search for lost replies reads, at most, for each length of lease. */
 const MAX_SEARCHED = 5_000
@@ -40,8 +40,8 @@ end
  *
  * ARGV    1 a blank, and the ms since the call was first sent; '' for the first time; then for each command its scope; then for
  *         each holder: 1 `<command> <lease>`  2 secret
- * returns for each holder 0 none is ready, 1 this step has read enough, or id, fence, failures, options and payload;
- *         then, once, the server's time in ms
+ * returns for each holder 0 none is ready, 1 this step has read enough, 2 none is ready, but some are due, or id, fence,
+ *         failures, options, and the payload unless it is too long; then, once, the server's time in ms
  */
 export const TAKE: string = /* lua */ `
 ${FIND}
@@ -53,11 +53,15 @@ for n = 1, (#ARGV - holderArgs) / 2 do
   holders[n] = { reply = n, command = commands[num(command)], lease = num(lease), age = num(age), secret = ARGV[holderArgs + 2 * n] }
   replies[n] = 0
 end
+
+-- Of a longer payload, one reply could have many.
+local function inReply(payload) return #payload <= ${MAX_INLINE_PAYLOAD} and payload or nil end
+
 if age ~= '' then
   findTaken(holders, function(holder, id, fence)
     local key = jobKey(id)
     local failures, options, firstPiece = unpack(redis.call('HMGET', key, 'a', 'b', 'p'))
-    replies[holder.reply] = { id, fence, int(num(failures)), options or '', payloadOf(key, firstPiece) }
+    replies[holder.reply] = { id, fence, int(num(failures)), options or '', inReply(payloadOf(key, firstPiece)) }
   end)
 end
 
@@ -76,7 +80,14 @@ local function give(job, holder)
   leases[#leases + 1] = int(now + holder.lease)
   leases[#leases + 1] = dueMember(job.id, holder.command)
   assignedBytes = assignedBytes + #job.payload
-  replies[holder.reply] = { job.id, fence, job.failures, job.options, job.payload }
+  replies[holder.reply] = { job.id, fence, job.failures, job.options, inReply(job.payload) }
+end
+
+-- Whether a delay or a lease has ended, of whichever command.
+local isDue
+local function isAnyDue()
+  if isDue == nil then isDue = #redis.call('ZRANGEBYSCORE', deadlinesKey, '-inf', int(now), 'LIMIT', 0, 1) > 0 end
+  return isDue
 end
 
 local function takeReady(command, holders)
@@ -91,7 +102,10 @@ local function takeReady(command, holders)
     for n, job in ipairs(jobs) do give(job, holders[served + n]) end
     served = served + #jobs
     writeLeases()
-    if removed == 0 then return end
+    if removed == 0 then
+      for n = served + 1, #holders do replies[holders[n].reply] = isAnyDue() and 2 or 0 end
+      return
+    end
   end
 end
 
