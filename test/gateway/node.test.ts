@@ -2,11 +2,12 @@
 
 import assert from 'node:assert/strict'
 import { createServer } from 'node:http'
-import type { AddressInfo } from 'node:net'
+import { type AddressInfo, connect } from 'node:net'
 import { test } from 'node:test'
 import { createGateway } from '../../src/gateway/index.ts'
 import { toNodeListener } from '../../src/gateway/node.ts'
 import { serve } from '../support/gateway.ts'
+import { until } from '../support/wait.ts'
 
 test('node - a gateway that was wrapped answers by Responses too', async () => {
   await using gateway = createGateway()
@@ -29,6 +30,27 @@ test('node - a gateway that was wrapped answers by Responses too', async () => {
   assert.deepEqual([healthy.status, await healthy.text()], [200, '{"status":"ok"}'])
   server.closeAllConnections()
   await new Promise((resolve) => server.close(resolve))
+})
+
+test('node - requests that wait behind one another on a connection stop waiting when it is reset', async () => {
+  const server = await serve(createGateway())
+  const waiting = async () => {
+    const { text } = await server.call('GET', '/metrics')
+    return Number(/^soloflight_waiting_requests (\d+)$/m.exec(text)?.[1])
+  }
+  const warnings: Error[] = []
+  const onWarning = (warning: Error) => warnings.push(warning)
+  process.on('warning', onWarning)
+  const socket = connect(server.port, '127.0.0.1')
+  socket.on('error', () => {})
+  const count = 12
+  for (let n = 0; n < count; n++) socket.write(`GET /q/q${n}?wait=60 HTTP/1.1\r\nHost: localhost\r\n\r\n`)
+  await until(async () => (await waiting()) === count, { what: 'all to wait' })
+  socket.resetAndDestroy()
+  await until(async () => (await waiting()) === 0, { what: 'none to wait' })
+  process.removeListener('warning', onWarning)
+  assert.deepEqual(warnings, [])
+  await server.close()
 })
 
 test('node - an answer is the same by fetch and over a connection', async () => {

@@ -2,7 +2,7 @@ import pDefer from 'p-defer'
 import { nextTurn } from '../../kernel/time.ts'
 import type { ClientSocket, OutgoingResponse, RouteContext } from '../env.ts'
 import { Answer, emptyAnswer } from './answer.ts'
-import { isGone } from './client.ts'
+import { isGone, onSocketClosed } from './client.ts'
 
 /** An answer, and whether the client was there when it was sent. */
 export interface HandOver {
@@ -56,12 +56,12 @@ function finished(outgoing: OutgoingResponse, socket: ClientSocket): Promise<boo
   return new Promise((resolve) => {
     const onClosed = () => settle(outgoing.writableFinished)
     const settle = (sent: boolean) => {
-      socket.removeListener('close', onClosed)
+      leaveSocket()
       resolve(sent)
     }
+    const leaveSocket = onSocketClosed(socket, onClosed)
     outgoing.once('finish', () => settle(true))
     outgoing.once('close', onClosed)
-    socket.once('close', onClosed)
   })
 }
 
