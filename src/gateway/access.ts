@@ -59,11 +59,12 @@ export class Access {
   }
 
   /** The caller of a request; undefined if it has neither a token that is known nor a session. */
-  caller({ req }: RouteContext): Caller | undefined {
-    return this.#callerOf((name) => req.header(name))
+  caller({ req, env }: RouteContext): Caller | undefined {
+    if (env.caller === undefined) env.caller = this.#callerOf((name) => req.header(name)) ?? null
+    return env.caller ?? undefined
   }
 
-  #callerOf(header: Headers): Caller | undefined {
+  #callerOf(header: HeaderReader): Caller | undefined {
     if (!this.#tokens) return { scopes: SCOPES, by: 'nothing' }
     const authorization = header('authorization')
     if (authorization !== undefined) {
@@ -113,7 +114,7 @@ export class Access {
    * say its token in its first message.
    * @throws Problem
    */
-  checkUpgrade(url: URL, header: Headers): Caller | undefined {
+  checkUpgrade(url: URL, header: HeaderReader): Caller | undefined {
     this.#checkHost(url.host, header('host'))
     checkOrigin(url.host, header('origin'), header('sec-fetch-site'))
     const caller = this.#callerOf(header)
@@ -170,14 +171,14 @@ function callerBySession(grant: AccessToken, until: number): Caller {
   return { scopes: grant.scopes, name: grant.name, holder: holderOf(grant), by: 'session', until }
 }
 
-/** The value of a header of a request, by its name in lower case. */
-type Headers = (name: string) => string | undefined
+/** Returns the value of a header of a request, by its name in lower case. */
+type HeaderReader = (name: string) => string | undefined
 
 /**
  * A browser sends the cookie of a session by itself: a change must say that it comes from a page of ours.
  * @throws Problem 403
  */
-function checkSession({ by }: Caller, header: Headers): void {
+function checkSession({ by }: Caller, header: HeaderReader): void {
   const saysWhere = header('origin') !== undefined || header('sec-fetch-site') === 'same-origin'
   if (by === 'session' && !saysWhere) throw new Problem(403, 'cross-site request')
 }

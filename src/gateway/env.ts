@@ -1,4 +1,6 @@
 import type { Context } from 'hono'
+import type { Caller } from './access.ts'
+import type { ActionDetails } from './clients/audit.ts'
 import type { Answer } from './http/answer.ts'
 
 /** Of the listener for node:http, what the gateway uses: whether the client is there, and whether the response was sent. */
@@ -23,12 +25,15 @@ export interface ClientSocket {
   readonly destroyed: boolean
   readonly readableEnded: boolean
   once(event: 'close', listener: () => void): unknown
-  removeListener(event: 'close', listener: () => void): unknown
 }
 
-/** A request, and its answer once a route has given it. */
-export interface Exchange extends NodeBindings {
+/** The bindings of a request, and its answer. */
+export interface Exchange extends Omit<NodeBindings, 'sendAnswer'> {
   answer?: Answer
+  /** Undefined: not looked up yet; null: it has neither a token that is known nor a session. */
+  caller?: Caller | null
+  /** What its audit event says beside its path. */
+  action?: ActionDetails
 }
 
 /** The environment of the routes. */
