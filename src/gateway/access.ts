@@ -1,6 +1,6 @@
 import { createHmac, randomBytes, timingSafeEqual } from 'node:crypto'
 import { CookieSessions, SESSION_SECONDS, sessionsIn } from './dashboard/cookie-sessions.ts'
-import type { RouteContext } from './env.ts'
+import type { Caller, RouteContext } from './env.ts'
 import { type AccessToken, holderOf, type ResolvedGatewayOptions, SCOPES, type Scope } from './options.ts'
 import { Problem } from './problem.ts'
 
@@ -12,19 +12,6 @@ export type Effect = 'reads' | 'changes'
 
 /** What a request needs to reach a route: a scope; to come to a host of ours, from no other page ('anyone'); nothing ('public'). */
 export type RequiredScope = Scope | 'anyone' | 'public'
-
-/** What a caller may do. */
-export interface Caller {
-  readonly scopes: readonly Scope[]
-  /** By what: a token, the cookie of a session, or because the gateway needs no token. */
-  readonly by: 'token' | 'session' | 'nothing'
-  /** Of its token. */
-  readonly name?: string | undefined
-  /** Whose token it is. Undefined if the gateway needs none. */
-  readonly holder?: unknown
-  /** When its session ends, ms since the epoch. Undefined: never. */
-  readonly until?: number | undefined
-}
 
 /**
  * Decides who may do what. Every route of the table has a scope and an effect, and its handler runs only when the request has

@@ -132,7 +132,7 @@ onBothWorlds(
     await stopping
     const { returned, lost } = worker.stats()
     assert.deepEqual([returned, lost], [0, 1])
-    assert.ok(lines.includes('a job was lost'), lines.join())
+    assert.ok(lines.includes('soloflight: a job was lost'), lines.join())
   },
 )
 

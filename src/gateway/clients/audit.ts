@@ -1,17 +1,7 @@
 import { emit, hasListeners } from '../../kernel/telemetry.ts'
-import type { RouteContext } from '../env.ts'
+import type { ActionDetails, RouteContext } from '../env.ts'
 import type { Answer } from '../http/answer.ts'
 import { problemOf } from '../problem.ts'
-
-/** What a handler tells of its action beside what the path says. */
-export interface ActionDetails {
-  /** If it is more exact than that of the route. */
-  readonly action?: string
-  readonly id?: string
-  readonly count?: number
-  /** Nothing is done: there is no event. */
-  readonly isDry?: boolean
-}
 
 /** Adds to what the audit event of this request says. */
 export function noteAction({ env }: RouteContext, more: ActionDetails): void {

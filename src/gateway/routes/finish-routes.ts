@@ -2,7 +2,6 @@ import { z } from 'zod'
 import { JsonText } from '../../kernel/codec/json-text.ts'
 import { MAX_LOG_LINES } from '../../kernel/keys.ts'
 import type { RedisQueue, TakenJob } from '../../queue/index.ts'
-import type { FinishReply } from '../../queue/store/store.ts'
 import { WorkingClient } from '../clients/working-client.ts'
 import type { GatewayDeps } from '../deps.ts'
 import type { RouteContext } from '../env.ts'
@@ -93,7 +92,7 @@ async function end(
   deps: GatewayDeps,
   job: TakenJob,
   { failed, again, retry }: { failed: boolean; again: boolean; retry: boolean },
-): Promise<FinishReply> {
+): ReturnType<TakenJob['endWith']> {
   const body = again ? undefined : await readJson(request, deps)
   if (failed) return job.endWith(errorOf(body), retry)
   const isHeld = await (again ? job.release() : job.complete(body))

@@ -89,9 +89,7 @@ export class TakingWorker implements WorkerListener {
 
   /** Number of takers that wait with slots: not those that are leaving. */
   get waiting(): number {
-    let waiting = 0
-    for (const taker of this.#waiting) if (taker.state === 'waiting') waiting++
-    return waiting
+    return [...this.#waiting].filter(({ state }) => state === 'waiting').length
   }
 
   /** The worker, for a census: it has a slot for each taker that waits. */
