@@ -1,6 +1,6 @@
 import { createHmac, randomBytes, timingSafeEqual } from 'node:crypto'
 import { CookieSessions, SESSION_SECONDS, sessionsIn } from './dashboard/cookie-sessions.ts'
-import type { RouteContext } from './env.ts'
+import type { Caller, RouteContext } from './env.ts'
 import { type AccessToken, holderOf, type ResolvedGatewayOptions, SCOPES, type Scope } from './options.ts'
 import { Problem } from './problem.ts'
 
@@ -12,19 +12,6 @@ export type Effect = 'reads' | 'changes'
 
 /** What a request needs to reach a route: a scope; to come to a host of ours, from no other page ('anyone'); nothing ('public'). */
 export type RequiredScope = Scope | 'anyone' | 'public'
-
-/** What a caller may do. */
-export interface Caller {
-  readonly scopes: readonly Scope[]
-  /** By what: a token, the cookie of a session, or because the gateway needs no token. */
-  readonly by: 'token' | 'session' | 'nothing'
-  /** Of its token. */
-  readonly name?: string | undefined
-  /** Whose token it is. Undefined if the gateway needs none. */
-  readonly holder?: unknown
-  /** When its session ends, ms since the epoch. Undefined: never. */
-  readonly until?: number | undefined
-}
 
 /**
  * Decides who may do what. Every route of the table has a scope and an effect, and its handler runs only when the request has
@@ -59,11 +46,12 @@ export class Access {
   }
 
   /** The caller of a request; undefined if it has neither a token that is known nor a session. */
-  caller({ req }: RouteContext): Caller | undefined {
-    return this.#callerOf((name) => req.header(name))
+  caller({ req, env }: RouteContext): Caller | undefined {
+    if (env.caller === undefined) env.caller = this.#callerOf((name) => req.header(name)) ?? null
+    return env.caller ?? undefined
   }
 
-  #callerOf(header: Headers): Caller | undefined {
+  #callerOf(header: HeaderReader): Caller | undefined {
     if (!this.#tokens) return { scopes: SCOPES, by: 'nothing' }
     const authorization = header('authorization')
     if (authorization !== undefined) {
@@ -113,7 +101,7 @@ export class Access {
    * say its token in its first message.
    * @throws Problem
    */
-  checkUpgrade(url: URL, header: Headers): Caller | undefined {
+  checkUpgrade(url: URL, header: HeaderReader): Caller | undefined {
     this.#checkHost(url.host, header('host'))
     checkOrigin(url.host, header('origin'), header('sec-fetch-site'))
     const caller = this.#callerOf(header)
@@ -170,14 +158,14 @@ function callerBySession(grant: AccessToken, until: number): Caller {
   return { scopes: grant.scopes, name: grant.name, holder: holderOf(grant), by: 'session', until }
 }
 
-/** The value of a header of a request, by its name in lower case. */
-type Headers = (name: string) => string | undefined
+/** Returns the value of a header of a request, by its name in lower case. */
+type HeaderReader = (name: string) => string | undefined
 
 /**
  * A browser sends the cookie of a session by itself: a change must say that it comes from a page of ours.
  * @throws Problem 403
  */
-function checkSession({ by }: Caller, header: Headers): void {
+function checkSession({ by }: Caller, header: HeaderReader): void {
   const saysWhere = header('origin') !== undefined || header('sec-fetch-site') === 'same-origin'
   if (by === 'session' && !saysWhere) throw new Problem(403, 'cross-site request')
 }

@@ -1,5 +1,6 @@
 import type { Context } from 'hono'
 import type { Answer } from './http/answer.ts'
+import type { Scope } from './options.ts'
 
 /** Of the listener for node:http, what the gateway uses: whether the client is there, and whether the response was sent. */
 export interface NodeBindings {
@@ -24,12 +25,38 @@ export interface ClientSocket {
   readonly destroyed: boolean
   readonly readableEnded: boolean
   once(event: 'close', listener: () => void): unknown
-  removeListener(event: 'close', listener: () => void): unknown
 }
 
-/** A request, and its answer once a route has given it. */
-export interface Exchange extends NodeBindings {
+/** What a caller may do. */
+export interface Caller {
+  readonly scopes: readonly Scope[]
+  /** By what: a token, the cookie of a session, or because the gateway needs no token. */
+  readonly by: 'token' | 'session' | 'nothing'
+  /** Of its token. */
+  readonly name?: string | undefined
+  /** Whose token it is. Undefined if the gateway needs none. */
+  readonly holder?: unknown
+  /** When its session ends, ms since the epoch. Undefined: never. */
+  readonly until?: number | undefined
+}
+
+/** What a handler tells of its action beside what the path says. */
+export interface ActionDetails {
+  /** If it is more exact than that of the route. */
+  readonly action?: string
+  readonly id?: string
+  readonly count?: number
+  /** Nothing is done: there is no event. */
+  readonly isDry?: boolean
+}
+
+/** The bindings of a request, and its answer. */
+export interface Exchange extends Omit<NodeBindings, 'sendAnswer'> {
   answer?: Answer
+  /** Undefined: not looked up yet; null: it has neither a token that is known nor a session. */
+  caller?: Caller | null
+  /** What its audit event says beside its path. */
+  action?: ActionDetails
 }
 
 /** The environment of the routes. */

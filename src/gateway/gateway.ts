@@ -83,11 +83,12 @@ class HttpGateway implements Gateway {
       return bindings.sendAnswer?.(answer) ?? answer.toResponse(request)
     })
 
-  async #answer(request: Request, bindings: NodeBindings): Promise<Answer> {
+  async #answer(request: Request, { incoming, outgoing }: NodeBindings): Promise<Answer> {
     try {
       if (this.#deps.lifecycle.isClosed) throw new Problem(503, 'gateway is closing')
       assertDecodable(request.url)
-      const exchange: Exchange = { ...bindings }
+      // Bindings of other names are not ours to believe.
+      const exchange: Exchange = { incoming, outgoing }
       await this.#app.fetch(request, exchange)
       if (!exchange.answer) throw new Error('A route has not answered')
       return exchange.answer

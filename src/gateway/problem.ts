@@ -40,6 +40,7 @@ export class Problem extends Error {
   readonly failure: RemoteFailure | undefined
   readonly ran: Ran | undefined
   readonly jobs: readonly object[] | undefined
+  readonly mayHaveHappened: boolean
   readonly headers: Readonly<Record<string, string>>
 
   constructor(status: number, error: string, options: ProblemOptions = {}) {
@@ -51,14 +52,14 @@ export class Problem extends Error {
     this.failure = options.failure
     this.ran = options.ran
     this.jobs = options.jobs
-    const isRepeatable = REPEATABLE.includes(status) && !options.mayHaveHappened
+    this.mayHaveHappened = options.mayHaveHappened ?? false
+    const isRepeatable = REPEATABLE.includes(status) && !this.mayHaveHappened
     this.headers = isRepeatable ? { ...RETRY_AFTER, ...options.headers } : (options.headers ?? {})
   }
 
   /** The same, about a job or several. */
   about(more: Pick<ProblemOptions, 'id' | 'jobs' | 'detail'>): Problem {
-    const { status, error, detail, id, failure, ran, jobs, headers, cause } = this
-    const mayHaveHappened = !('retry-after' in headers)
+    const { status, error, detail, id, failure, ran, jobs, mayHaveHappened, headers, cause } = this
     const same = { detail, id, failure, ran, jobs, mayHaveHappened, headers, cause }
     return new Problem(status, error, { ...same, ...more })
   }

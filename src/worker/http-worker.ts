@@ -255,8 +255,10 @@ export class HttpWorker<Job = unknown, Result = unknown> implements AsyncDisposa
   async #giveBack(job: HandedJob): Promise<void> {
     const held = new HeldJob(job, this.#gateways, this.#options.lease)
     held.giveBack(this.#options.timeout)
-    await held.run(() => {})
-    this.#counters.returned++
+    const startedAt = this.#clock.now()
+    const end = await held.run(() => {})
+    this.#log.ended(held, end, this.#clock.now() - startedAt)
+    this.#counters[end.kind]++
   }
 
   async #run(job: HandedJob): Promise<void> {

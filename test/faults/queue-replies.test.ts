@@ -3,6 +3,7 @@ import { describe, test } from 'node:test'
 import pDefer from 'p-defer'
 import { queueScripts } from '../../src/queue/store/redis/scripts/index.ts'
 import { LONG, onCommands } from '../support/locker-scene.ts'
+import { Monitor } from '../support/monitor.ts'
 import { idle, over, Runs, type WiredScene, wired } from '../support/queue-wire.ts'
 import { until } from '../support/wait.ts'
 
@@ -253,11 +254,18 @@ describe('a reply is lost with the connection', () => {
     await using s = await wired({ lease: LONG, unavailableAfter: 200 })
     await s.queue.take('work')
     const { id } = await s.other.enqueue('work', 1)
+    await using monitor = await Monitor.start(await s.t.client())
+    // A job that was found is given back: the call had been run by then.
+    const returns = async () => {
+      const lines = await monitor.lines()
+      return lines.filter(({ args: [sha] }) => sha === queueScripts.finish.sha1).length
+    }
     for (const lease of [LONG, 4 * LONG]) {
+      const before = await returns()
       await s.t.server.freeze()
       await assert.rejects(s.queue.take('work', { lease }), { code: 'E_UNAVAILABLE' })
       s.t.server.thaw()
-      await until(async () => (await s.other.status(id))?.state === 'active', { what: 'the call to be run' })
+      await until(async () => (await returns()) > before, { what: 'the job to be found' })
       await until(async () => (await s.other.status(id))?.state === 'waiting', { what: 'the job to go back' })
     }
     const job = await s.other.take('work')

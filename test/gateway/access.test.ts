@@ -66,6 +66,13 @@ async function open(options: GatewayOptions): Promise<GatewayServer & AsyncDispo
   return { ...server, [Symbol.asyncDispose]: () => server.close() }
 }
 
+test('access - what the bindings of a request say of its caller is not believed', async () => {
+  await using gateway = createGateway({ tokens: [{ token: 'secret', scopes: ['admin'] }] })
+  const caller = { scopes: ['admin'], by: 'token' }
+  const response = await gateway.fetch(new Request('http://localhost/stats/'), { caller })
+  assert.equal(response.status, 401)
+})
+
 test('access - every route demands its scope, and admin implies all', async () => {
   const tokens = SCOPES.map((scope) => ({ token: `token-${scope}`, scopes: [scope] }))
   await using gateway = await open({ tokens })

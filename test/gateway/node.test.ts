@@ -36,6 +36,27 @@ test('node - a gateway that was wrapped answers by Responses too', async () => {
   await new Promise((resolve) => server.close(resolve))
 })
 
+test('node - requests that wait behind one another on a connection stop waiting when it is reset', async () => {
+  const server = await serve(createGateway())
+  const waiting = async () => {
+    const { text } = await server.call('GET', '/metrics')
+    return Number(/^soloflight_waiting_requests (\d+)$/m.exec(text)?.[1])
+  }
+  const warnings: Error[] = []
+  const onWarning = (warning: Error) => warnings.push(warning)
+  process.on('warning', onWarning)
+  const socket = connect(server.port, '127.0.0.1')
+  socket.on('error', () => {})
+  const count = 12
+  for (let n = 0; n < count; n++) socket.write(`GET /q/q${n}?wait=60 HTTP/1.1\r\nHost: localhost\r\n\r\n`)
+  await until(async () => (await waiting()) === count, { what: 'all to wait' })
+  socket.resetAndDestroy()
+  await until(async () => (await waiting()) === 0, { what: 'none to wait' })
+  process.removeListener('warning', onWarning)
+  assert.deepEqual(warnings, [])
+  await server.close()
+})
+
 test('node - an answer is the same by fetch and over a connection', async () => {
   const server = await serve(createGateway())
   const posted = { body: '{"a":1}' }

@@ -36,6 +36,7 @@ test('openapi - every route is described, with what it needs and is given', asyn
   const { openapi, servers, paths } = await documentOf('/jobs')
   assert.equal(openapi, '3.1.0')
   assert.deepEqual(servers, [{ url: '/jobs' }])
+  assert.ok(paths['/q/{queue}']?.['post']?.responses['504'], 'a wait with `abort=unwanted` may end')
   const take = paths['/q/{queue}']?.['get']
   assert.equal(take?.['x-scope'], 'work')
   assert.deepEqual(

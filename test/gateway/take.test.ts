@@ -176,6 +176,8 @@ onBothWorlds('take - forged and foreign leases are refused', async (w) => {
   assertProblem(await call('PUT', '/q/bar', { body: '1', headers }), 400, 'invalid lease')
   assertProblem(await call('PATCH', '/q/foo', { body: '{}' }), 400, 'lease is missing')
   assertProblem(await call('PUT', '/q/foo?failed', { body: '1' }), 400, 'lease is missing')
+  assertProblem(await call('PUT', '/q/foo?again', { body: '1' }), 400, 'lease is missing')
+  assert.equal((await call('PUT', '/q/back?failed=0&again=0', { body: '1' })).status, 201)
   assertProblem(await call('PUT', '/q/foo?failed&again', { body: '1', headers }), 400, 'invalid parameter')
   for (const body of ['1', '{"lines":[]}', '{"log":1}', '{"log":[1]}'])
     assertProblem(await call('PATCH', '/q/foo', { body, headers }), 400, 'invalid json')

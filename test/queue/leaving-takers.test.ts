@@ -3,7 +3,11 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import { MemoryQueueStore, RedisQueue, UnavailableError } from '../../src/index.ts'
+import { Deadlines } from '../../src/kernel/time.ts'
+import type { QueueContext } from '../../src/queue/options.ts'
 import type { QueueStore } from '../../src/queue/store/store.ts'
+import { Taker } from '../../src/queue/taking/taker.ts'
+import { TakingWorker } from '../../src/queue/taking/taking-worker.ts'
 import { ManualClock, settled } from '../support/manual-clock.ts'
 import { rejectionOf } from '../support/wait.ts'
 
@@ -80,4 +84,44 @@ test('take - ends in time though its delivery cannot be given back, and the job 
   const { state, stalls } = (await queue.status(id)) ?? {}
   assert.deepEqual([state, stalls], ['waiting', 0])
   await close()
+})
+
+test('take - a taker whose wait has passed is no slot of its worker in a census', async () => {
+  const clock = new ManualClock()
+  const store = new FrozenStore({ clock })
+  const context = {
+    ...{ clock, store: store.connect('queue'), within: WITHIN, queue: 'queue' },
+    options: { lease: LONG, prefix: 'soloflight' },
+  } as unknown as QueueContext
+  const worker = new TakingWorker('work', context, {
+    dueIn: () => {},
+    announcementsFail: () => {},
+    hand: () => false,
+    onIdle: () => {},
+  })
+  const deps = {
+    ...{ clock, within: WITHIN, deadlines: new Deadlines(clock) },
+    onLeaving: (taker: Taker) => worker.onTakerLeaving(taker),
+    onOverdue: (taker: Taker) => worker.onTakerOverdue(taker),
+    onLeft: (taker: Taker) => worker.onTakerLeft(taker),
+  }
+  const takers = [WAIT, 10 * WITHIN].map(
+    (wait) => new Taker({ command: 'work', lease: LONG, wait, signal: undefined }, deps),
+  )
+  const endings = takers.map((taker) => rejectionOf(taker.promise))
+  for (const taker of takers) worker.take(taker)
+  await clock.pass(WAIT / 2)
+  const slots = () => [...worker.census()].map((item) => item.kind === 'worker' && item.concurrency)
+  assert.deepEqual([worker.waiting, slots()], [2, [2]])
+  store.isFrozen = true
+  await clock.pass(WAIT)
+  assert.deepEqual(
+    takers.map(({ state }) => state),
+    ['leaving', 'waiting'],
+  )
+  assert.deepEqual([worker.waiting, slots()], [1, [1]])
+  const closing = worker.close()
+  await clock.pass(10 * WITHIN)
+  await closing
+  await Promise.all(endings)
 })

@@ -112,6 +112,30 @@ onBothWorlds('http worker stop - a job that arrives while it stops goes back', a
   assert.equal(worker.stats().returned, 1)
 })
 
+onBothWorlds(
+  'http worker stop - a job that arrives while it stops, and cannot be given back, counts as lost',
+  async (world) => {
+    const gateway = await world.open()
+    await using relay = await HttpRelay.start(gateway.url)
+    relay.fate = ({ method }) => (method === 'PUT' ? { status: 409 } : 'pass')
+    const lines: string[] = []
+    const log = (...said: unknown[]) => lines.push(...said.map(String))
+    const worker = new HttpWorker({
+      ...{ url: relay.url, queues: 'jobs', interval: 20_000, work: () => 1 },
+      logger: { error: log, warn: log, info: log, debug: log },
+      level: 'warn',
+    })
+    await worker.start()
+    await until(() => relay.open.some((open) => open.startsWith('GET /q/jobs')), { what: 'the long poll' })
+    const stopping = worker.stop()
+    await post(gateway)
+    await stopping
+    const { returned, lost } = worker.stats()
+    assert.deepEqual([returned, lost], [0, 1])
+    assert.ok(lines.includes('soloflight: a job was lost'), lines.join())
+  },
+)
+
 onBothWorlds('http worker stop - ends in time although no gateway answers', async (world) => {
   const gateway = await world.open()
   await using relay = await HttpRelay.start(gateway.url)

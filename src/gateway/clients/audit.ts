@@ -1,23 +1,11 @@
 import { emit, hasListeners } from '../../kernel/telemetry.ts'
-import type { RouteContext } from '../env.ts'
+import type { ActionDetails, RouteContext } from '../env.ts'
 import type { Answer } from '../http/answer.ts'
 import { problemOf } from '../problem.ts'
 
-/** What a handler tells of its action beside what the path says. */
-interface ActionDetails {
-  /** If it is more exact than that of the route. */
-  readonly action?: string
-  readonly id?: string
-  readonly count?: number
-  /** Nothing is done: there is no event. */
-  readonly isDry?: boolean
-}
-
-const details = new WeakMap<Request, ActionDetails>()
-
 /** Adds to what the audit event of this request says. */
-export function noteAction({ req }: RouteContext, more: ActionDetails): void {
-  if (hasListeners('gateway:action')) details.set(req.raw, { ...details.get(req.raw), ...more })
+export function noteAction({ env }: RouteContext, more: ActionDetails): void {
+  if (hasListeners('gateway:action')) env.action = { ...env.action, ...more }
 }
 
 /**
@@ -32,7 +20,7 @@ export async function audited(
 ): Promise<Answer> {
   if (!hasListeners('gateway:action')) return handle()
   const tell = (status: number) => {
-    const noted = details.get(c.req.raw)
+    const noted = c.env.action
     if (noted?.isDry) return
     emit('gateway:action', {
       who: who(),

@@ -1,4 +1,4 @@
-import type { Caller } from '../access.ts'
+import type { Caller } from '../env.ts'
 import { type AccessToken, holderOf } from '../options.ts'
 import { Problem } from '../problem.ts'
 

@@ -1,7 +1,7 @@
 import { AbortedError, RemoteError, RemovedError } from '../../errors.ts'
 import { reportHookError } from '../../kernel/hooks.ts'
 import type { Job, JobStatus, RedisQueue } from '../../queue/index.ts'
-import type { Caller } from '../access.ts'
+import type { Caller } from '../env.ts'
 import { jobMembers } from '../http/job-text.ts'
 import { objectText, textOf } from '../http/json.ts'
 import { internalProblem, problemOf } from '../problem.ts'

@@ -1,6 +1,6 @@
 import type { Clock, Timer } from '../../kernel/time.ts'
 import type { FeedEvent } from '../../queue/index.ts'
-import type { Caller } from '../access.ts'
+import type { Caller } from '../env.ts'
 import type { Queues } from '../queues.ts'
 import type { Feed } from './feed.ts'
 import type { FeedSource } from './feeds.ts'

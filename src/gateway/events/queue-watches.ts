@@ -1,7 +1,7 @@
 import { OverloadedError } from '../../errors.ts'
 import type { FeedEvent } from '../../queue/index.ts'
-import type { Caller } from '../access.ts'
 import { Shares } from '../clients/shares.ts'
+import type { Caller } from '../env.ts'
 import type { AccessToken } from '../options.ts'
 import type { Queues } from '../queues.ts'
 

@@ -1,4 +1,4 @@
-import type { OutgoingResponse, RouteContext } from '../env.ts'
+import type { ClientSocket, OutgoingResponse, RouteContext } from '../env.ts'
 
 // Whether the client of a request is there. On node:http the connection says so, elsewhere the signal of the request. On
 // node:http a signal would be made for it, which costs more.
@@ -17,12 +17,40 @@ export function isClosed({ destroyed, stream }: Pick<OutgoingResponse, 'destroye
 
 /** Calls `listener` once when the client is gone, until the returned function is called. */
 export function onGone({ req, env }: RouteContext, listener: () => void): () => void {
-  const { outgoing } = env
-  if (outgoing) {
-    outgoing.once('close', listener)
-    return () => void outgoing.removeListener('close', listener)
+  const { incoming, outgoing } = env
+  if (incoming && outgoing) {
+    const onClosed = () => {
+      leave()
+      listener()
+    }
+    const leaveSocket = onSocketClosed(incoming.socket, onClosed)
+    const leave = () => {
+      outgoing.removeListener('close', onClosed)
+      leaveSocket()
+    }
+    outgoing.once('close', onClosed)
+    return leave
   }
   const { signal } = req.raw
   signal.addEventListener('abort', listener, { once: true })
   return () => signal.removeEventListener('abort', listener)
+}
+
+/** The listeners of each connection: any number of requests may wait on one, and an emitter warns of more than ten. */
+const closeListeners = new WeakMap<ClientSocket, Set<() => void>>()
+
+/**
+ * Calls `listener` when a connection is closed, until the returned function is called. A response that waits for others on its
+ * connection has no socket yet, and does not end with it.
+ */
+export function onSocketClosed(socket: ClientSocket, listener: () => void): () => void {
+  const listeners = closeListeners.get(socket) ?? new Set()
+  if (!closeListeners.has(socket)) {
+    closeListeners.set(socket, listeners)
+    socket.once('close', () => {
+      for (const each of [...listeners]) each()
+    })
+  }
+  listeners.add(listener)
+  return () => void listeners.delete(listener)
 }

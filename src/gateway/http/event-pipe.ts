@@ -1,5 +1,6 @@
 import type { ServerResponse } from 'node:http'
 import { microtask } from '../../kernel/time.ts'
+import { onSocketClosed } from './client.ts'
 
 /** Carries the bytes of a stream to its client. */
 export interface EventPipe {
@@ -27,14 +28,15 @@ export interface PipeListener {
 export class NodePipe implements EventPipe {
   readonly #outgoing: ServerResponse
   readonly #listener: PipeListener
+  /** The connection may serve other requests. */
+  readonly #leaveSocket: () => void
 
   constructor(outgoing: ServerResponse, listener: PipeListener) {
     this.#outgoing = outgoing
     this.#listener = listener
     outgoing.on('drain', this.#onDrained)
     outgoing.on('close', this.#onClosed)
-    // A response that waits for others on its connection has no socket yet: it does not end with it.
-    outgoing.req.socket.on('close', this.#onClosed)
+    this.#leaveSocket = onSocketClosed(outgoing.req.socket, this.#onClosed)
   }
 
   get pending(): number {
@@ -60,11 +62,6 @@ export class NodePipe implements EventPipe {
   readonly #onClosed = (): void => {
     this.#leaveSocket()
     this.#listener.onClosed()
-  }
-
-  /** The connection may serve other requests. */
-  #leaveSocket(): void {
-    this.#outgoing.req.socket.removeListener('close', this.#onClosed)
   }
 }
 

@@ -1,8 +1,9 @@
 import type { ServerResponse } from 'node:http'
 import pDefer, { type DeferredPromise } from 'p-defer'
+import { assertTransition, type Transitions } from '../../kernel/collections.ts'
 import { reportHookError } from '../../kernel/hooks.ts'
-import type { Access, Caller } from '../access.ts'
-import type { RouteContext } from '../env.ts'
+import type { Access } from '../access.ts'
+import type { Caller, RouteContext } from '../env.ts'
 import { internalProblem, problemOf } from '../problem.ts'
 import { Answer } from './answer.ts'
 import { isClosed } from './client.ts'
@@ -33,6 +34,13 @@ type State =
   | { readonly kind: 'flushing'; readonly pipe: EventPipe }
   | { readonly kind: 'closed' }
 
+const TRANSITIONS: Transitions<State['kind']> = {
+  created: ['open', 'closed'],
+  open: ['flushing', 'closed'],
+  flushing: ['closed'],
+  closed: [],
+}
+
 /** A client that leaves more than this pending is slow: a producer that can should wait for {@link EventStream.drained}. */
 const HIGH_WATER = 16 * 1024
 
@@ -52,10 +60,11 @@ const MAX_STALL = 120_000
  *
  *   state     event                                             next state
  *   created   the answer begins                                 open
- *   created   the client was gone before                        closed
+ *   created   `end`, or the client was gone before              closed
  *   open      the producer has ended, or `end`                  flushing; closed if the client has taken about all
  *   open      the client is gone, or is cut                     closed
  *   flushing  the client has taken all, is gone, or is cut      closed
+ *   closed    the answer begins                                 closed: it has no events
  */
 export class EventStream implements PipeListener {
   readonly #owner: StreamOwner
@@ -76,6 +85,11 @@ export class EventStream implements PipeListener {
     this.#owner = owner
     this.#producer = producer
     this.#endsAt = endsAt
+  }
+
+  #enter(state: State): void {
+    assertTransition('event stream', TRANSITIONS, this.#state.kind, state.kind)
+    this.#state = state
   }
 
   /** Whether it has ended: what is sent is dropped. */
@@ -124,7 +138,7 @@ export class EventStream implements PipeListener {
     const state = this.#state
     if (state.kind === 'created') this.#close()
     if (state.kind !== 'open') return
-    this.#state = { kind: 'flushing', pipe: state.pipe }
+    this.#enter({ kind: 'flushing', pipe: state.pipe })
     state.pipe.end()
     this.#tellEnd()
     if (state.pipe.pending <= HIGH_WATER) this.#close()
@@ -145,13 +159,17 @@ export class EventStream implements PipeListener {
 
   /** Begins the answer as the body of a Response. `signal`: of the request. */
   toBody(signal: AbortSignal): ReadableStream<Uint8Array> {
+    if (this.isOver) {
+      this.abandon()
+      return new ReadableStream({ start: (controller) => controller.close() })
+    }
     const pipe = new BodyPipe(signal, this)
     this.#open(pipe)
     return pipe.body
   }
 
   #open(pipe: EventPipe): void {
-    this.#state = { kind: 'open', pipe }
+    this.#enter({ kind: 'open', pipe })
     this.#run()
   }
 
@@ -206,7 +224,7 @@ export class EventStream implements PipeListener {
 
   #close(): void {
     if (this.#state.kind === 'closed') return
-    this.#state = { kind: 'closed' }
+    this.#enter({ kind: 'closed' })
     this.#owner.pending -= this.#counted
     this.#counted = 0
     this.#owner.remove(this)

@@ -1,7 +1,7 @@
 import { ClosedError, OverloadedError } from '../../errors.ts'
 import type { Clock, Timer } from '../../kernel/time.ts'
-import type { Caller } from '../access.ts'
 import { Shares } from '../clients/shares.ts'
+import type { Caller } from '../env.ts'
 import type { Lifecycle } from '../lifecycle.ts'
 import type { ResolvedGatewayOptions } from '../options.ts'
 import { Frame } from './event-frame.ts'

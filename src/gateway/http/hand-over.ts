@@ -2,7 +2,7 @@ import pDefer from 'p-defer'
 import { nextTurn } from '../../kernel/time.ts'
 import type { ClientSocket, OutgoingResponse, RouteContext } from '../env.ts'
 import { Answer, emptyAnswer } from './answer.ts'
-import { isGone } from './client.ts'
+import { isGone, onSocketClosed } from './client.ts'
 
 /** An answer, and whether the client was there when it was sent. */
 export interface HandOver {
@@ -56,13 +56,13 @@ function finished(outgoing: OutgoingResponse, socket: ClientSocket): Promise<boo
   return new Promise((resolve) => {
     const onClosed = () => settle(outgoing.writableFinished)
     const settle = (sent: boolean) => {
-      socket.removeListener('close', onClosed)
+      leaveSocket()
       resolve(sent)
     }
+    const leaveSocket = onSocketClosed(socket, onClosed)
     // HTTP/2 emits it at the end of any stream, also of one that was reset.
     outgoing.once('finish', onClosed)
     outgoing.once('close', onClosed)
-    socket.once('close', onClosed)
   })
 }
 

@@ -86,13 +86,13 @@ function putJob(
   })
 }
 
-/** What became of the end of an attempt. */
+/** Ends an attempt. Returns what became of that. */
 async function end(
   request: Request,
   deps: GatewayDeps,
   job: TakenJob,
   { failed, again, retry }: { failed: boolean; again: boolean; retry: boolean },
-): Promise<'accepted' | 'repeated' | 'lost'> {
+): ReturnType<TakenJob['endWith']> {
   const body = again ? undefined : await readJson(request, deps)
   if (failed) return job.endWith(errorOf(body), retry)
   const isHeld = await (again ? job.release() : job.complete(body))
@@ -107,7 +107,7 @@ async function putBack(
   queue: RedisQueue,
   { command = 'job', failed, again }: ParameterValues<typeof FINISHING>,
 ): Promise<Answer> {
-  if (failed !== undefined || again !== undefined) throw new Problem(400, 'lease is missing')
+  if (failed || again) throw new Problem(400, 'lease is missing')
   const job = await readJob(c.req.raw, deps)
   const [{ id, disposition }] = await Promise.all([
     queue.enqueue(command, job, { dedupe: false }),

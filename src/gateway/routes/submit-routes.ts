@@ -73,6 +73,7 @@ export const SUBMIT_ROUTES: readonly Route[] = [
       410: 'The job was removed.',
       422: 'The key was used for another job.',
       500: 'The job failed: `failure` says why.',
+      504: 'The wait has ended, with `abort=unwanted`: the job is cancelled, unless others wait for it.',
     },
     handle: postJob,
   }),
@@ -147,7 +148,7 @@ async function submit(c: RouteContext, deps: GatewayDeps, queue: RedisQueue, pos
   return jsonAnswer(disposition === 'created' ? 201 : 200, JSON.stringify({ id, disposition }), headers)
 }
 
-/** Answers with the result. The job was accepted then, and goes on when the client is gone, or the wait ends: 202. */
+/** Answers with the result; at the end of the wait 202, or 504 with `abort=unwanted`. */
 async function submitAndWait(
   c: RouteContext,
   deps: GatewayDeps,

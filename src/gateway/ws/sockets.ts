@@ -1,7 +1,7 @@
 import type { Timer } from '../../kernel/time.ts'
-import type { Caller } from '../access.ts'
 import { Shares } from '../clients/shares.ts'
 import type { GatewayDeps } from '../deps.ts'
+import type { Caller } from '../env.ts'
 import type { Scope } from '../options.ts'
 import { internalProblem, Problem, problemOf } from '../problem.ts'
 import { SocketPools } from './limits.ts'

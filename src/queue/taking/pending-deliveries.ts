@@ -4,6 +4,17 @@ import type { Assignment } from '../store/store.ts'
 /**
  * What the replies to the announcements of a worker tell of its slots and deliveries. Replies and deliveries come on two
  * connections, in any order: a delivery may arrive before or after the reply that tells of it. One that takes too long is lost.
+ *
+ * | event | deliveries on their way | free slots in the store |
+ * | --- | --- | --- |
+ * | an announcement is sent | | not known, if another one is under way |
+ * | it is accepted | more by those that the reply tells of and that have not arrived. Those before are forgotten, if it was not known what the store had delivered | those announced, less those delivered since; not known, if several were under way |
+ * | it fails | | not known |
+ * | a delivery arrives: one on its way | one fewer | |
+ * | … none on its way, an announcement under way | | the reply to it tells of it |
+ * | … none on its way, none under way | | one fewer |
+ * | `lostAfter` ms have passed since the last reply that told of any | none: `onLost` | |
+ * | the subscription is interrupted | none | not known |
  */
 export class PendingDeliveries {
   readonly #clock: Clock

@@ -1,8 +1,8 @@
 import { UnavailableError } from '../../errors.ts'
 import type { QueueContext } from '../options.ts'
 import type { TakenAttempt } from '../store/store.ts'
-import type { LostTakes } from './lost-takes.ts'
 import { attemptOf, newSecret, type TokenContent, tokenOf } from './token.ts'
+import type { UnansweredCalls } from './unanswered-calls.ts'
 
 /** An attempt that is held by a token, and what its record says. */
 export interface HeldAttempt {
@@ -21,14 +21,19 @@ const MAX_ROUNDS = 3
 export class ReadyJobs {
   readonly #command: string
   readonly #context: QueueContext
-  readonly #lost: LostTakes
+  readonly #unanswered: UnansweredCalls
   readonly #processDue: () => Promise<void>
 
-  /** `lost`: is told of calls without a reply. `processDue`: makes ready what is due. */
-  constructor(command: string, context: QueueContext, lost: LostTakes, processDue: () => Promise<void>) {
+  /** `unanswered`: is told of calls without a reply. `processDue`: makes ready what is due. */
+  constructor(
+    command: string,
+    context: QueueContext,
+    unanswered: UnansweredCalls,
+    processDue: () => Promise<void>,
+  ) {
     this.#command = command
     this.#context = context
-    this.#lost = lost
+    this.#unanswered = unanswered
     this.#processDue = processDue
   }
 
@@ -55,7 +60,7 @@ export class ReadyJobs {
       return payload === undefined ? undefined : { token, id, fence, options, payload }
     } catch (error) {
       // What it has taken is not known.
-      if (!(error instanceof UnavailableError) || error.sent) await this.#lost.add(request, sentAt)
+      if (!(error instanceof UnavailableError) || error.sent) await this.#unanswered.add(request, sentAt)
       throw error
     }
   }

@@ -1,6 +1,6 @@
 import { encodeProgress } from '../../kernel/codec/codec.ts'
 import type { JsonText } from '../../kernel/codec/json-text.ts'
-import { MESSAGE_LIMIT } from '../../kernel/keys.ts'
+import { MAX_LOG_LINES, MESSAGE_LIMIT } from '../../kernel/keys.ts'
 import { AsyncContext, wallMicros } from '../../kernel/time.ts'
 import type { EventReporter, ReportedAttempt } from '../events.ts'
 import type { QueueContext } from '../options.ts'
@@ -33,9 +33,6 @@ export interface TakenContent {
   /** As stored; '' stands for undefined. */
   readonly payload: string
 }
-
-/** Most lines of one call of `log`. */
-const MAX_LINES = 1_000
 
 /**
  * A job that is held by its token, in whichever process, until its lease ends. Nobody renews the lease but the caller of
@@ -142,7 +139,7 @@ export class TakenJob<Payload = unknown, Result = unknown> {
   /** Appends lines to the log of the job, at most 1,000. Does nothing if the job is not held any more. */
   async log(...lines: string[]): Promise<void> {
     const { store, within } = this.#deps.open()
-    const cut = lines.slice(-MAX_LINES).map((line) => String(line).slice(0, MESSAGE_LIMIT))
+    const cut = lines.slice(-MAX_LOG_LINES).map((line) => String(line).slice(0, MESSAGE_LIMIT))
     if (cut.length > 0) await store.appendLog(this.#ref, cut, undefined, within)
   }
 

@@ -20,7 +20,7 @@ export interface TakerDeps {
   readonly within: number
   /** Its wait has passed: its slot must be withdrawn. */
   onLeaving(taker: Taker): void
-  /** Its slot was not withdrawn within `within` ms. Must end it. */
+  /** Its slot was not withdrawn within `within` ms. Ends it, unless a delivery is being accepted for it: that ends it then. */
   onOverdue(taker: Taker): void
   /** It has ended: with a job or without. */
   onLeft(taker: Taker): void

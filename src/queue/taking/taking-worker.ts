@@ -7,11 +7,11 @@ import type { QueueCensusItem } from '../store/census-item.ts'
 import type { AttemptRef, Delivery, WorkerListener, WorkerRef } from '../store/store.ts'
 import { outcomeOf, REQUEUE } from '../working/attempt-result.ts'
 import { CapacityAnnouncer } from '../working/capacity-announcer.ts'
-import { LostTakes } from './lost-takes.ts'
 import { PendingDeliveries } from './pending-deliveries.ts'
 import { type HeldAttempt, ReadyJobs } from './ready-jobs.ts'
 import type { Taker } from './taker.ts'
 import { attemptOf, newSecret } from './token.ts'
+import { UnansweredCalls } from './unanswered-calls.ts'
 
 /** What a worker of takers tells its queue. */
 export interface TakingWorkerHooks {
@@ -56,7 +56,7 @@ export class TakingWorker implements WorkerListener {
   readonly #asking = new TransientSet<Taker>()
   /** Jobs that are being asked for, accepted or given back. */
   readonly #handling = new TransientSet<Promise<void>>()
-  readonly #lostTakes: LostTakes
+  readonly #unanswered: UnansweredCalls
   readonly #ready: ReadyJobs
   readonly #deliveries: PendingDeliveries
   /** Number of announcements that were sent. */
@@ -76,8 +76,8 @@ export class TakingWorker implements WorkerListener {
     this.#context = context
     this.#hooks = hooks
     this.#usedAt = clock.now()
-    this.#lostTakes = new LostTakes(context)
-    this.#ready = new ReadyJobs(command, context, this.#lostTakes, () => hooks.processDue())
+    this.#unanswered = new UnansweredCalls(context)
+    this.#ready = new ReadyJobs(command, context, this.#unanswered, () => hooks.processDue())
     this.#deliveries = new PendingDeliveries(clock, acceptTimeout(options.lease), () =>
       this.#announcer.request(),
     )
@@ -92,9 +92,9 @@ export class TakingWorker implements WorkerListener {
     this.#checkIdleLater()
   }
 
-  /** Number of takers that wait. */
+  /** Number of takers that wait with slots: not those that are leaving. */
   get waiting(): number {
-    return this.#waiting.size
+    return [...this.#waiting].filter(({ state }) => state === 'waiting').length
   }
 
   /** The worker, for a census: it has a slot for each taker that waits. */
@@ -107,7 +107,7 @@ export class TakingWorker implements WorkerListener {
   /** Takes a job for a taker, now or later. */
   take(taker: Taker): void {
     this.#usedAt = this.#context.clock.now()
-    // While others wait with slots, no job is ready.
+    // While others wait, it waits too: the announcement of its slot finds a job that is ready.
     const { subscribed } = this.#context.store
     if (taker.hasTime && this.#waiting.size > 0 && subscribed) this.#wait(taker)
     else this.#handle(this.#ask(taker))
@@ -285,7 +285,7 @@ export class TakingWorker implements WorkerListener {
       // It is not known who holds it.
       await Promise.all([this.#giveBack(given), this.#giveBack(held)])
       // The acceptance may be run later.
-      await this.#lostTakes.add({ attempt: held, lease }, clock.now())
+      await this.#unanswered.add({ attempt: held, lease }, clock.now())
       throw error
     }
     await this.#giveBack(held, lease)
@@ -310,7 +310,7 @@ export class TakingWorker implements WorkerListener {
     try {
       await store.finish(outcomeOf(attempt, REQUEUE, options, false), within)
     } catch {
-      if (lease > 0) await this.#lostTakes.add({ attempt, lease }, clock.now())
+      if (lease > 0) await this.#unanswered.add({ attempt, lease }, clock.now())
     }
   }
 
@@ -320,7 +320,7 @@ export class TakingWorker implements WorkerListener {
       IDLE_TIMEOUT,
       () => {
         // A taker whose job is being asked for or accepted does not wait, and has no job yet.
-        const isUsed = this.#waiting.size + this.#handling.size + this.#lostTakes.size > 0
+        const isUsed = this.#waiting.size + this.#handling.size + this.#unanswered.size > 0
         if (isUsed || clock.now() - this.#usedAt < IDLE_TIMEOUT) this.#checkIdleLater()
         else this.#hooks.onIdle(this)
       },
@@ -332,7 +332,7 @@ export class TakingWorker implements WorkerListener {
   async close(): Promise<void> {
     this.#closed = true
     this.#idleTimer?.cancel()
-    const searching = this.#lostTakes.close()
+    const searching = this.#unanswered.close()
     this.#deliveries.stop()
     this.#announcer.stop()
     this.#unlisten()

@@ -357,6 +357,22 @@ test('event stream - as a body: in order, cancelled, aborted, cut', async () => 
   assert.equal(streams.size, 0, 'a body that nobody reads')
 })
 
+test('event stream - the gateway closes before the answer begins: its body is empty, and its producer is called once', async () => {
+  await using scene = await sceneOf()
+  const { streams, lifecycle } = scene
+  const overs: boolean[] = []
+  const stream = streams.create(async (given) => {
+    overs.push(given.isOver)
+    given.send({ data: 'late' })
+    await given.ended
+  })
+  streams.close()
+  const body = stream.toBody(new AbortController().signal)
+  assert.equal(await new Response(body).text(), '')
+  await lifecycle.end(10_000, 0)
+  assert.deepEqual([overs, stream.isOver, streams.size], [[true], true, 0])
+})
+
 test('event stream - what is pending in all streams of a gateway is bounded', async () => {
   await using scene = await sceneOf()
   const { streams } = scene

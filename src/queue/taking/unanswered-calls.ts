@@ -1,38 +1,53 @@
+import { assertTransition, type Transitions } from '../../kernel/collections.ts'
 import type { QueueContext } from '../options.ts'
 import type { AttemptRef, TakeRequest } from '../store/store.ts'
 import { outcomeOf, REQUEUE } from '../working/attempt-result.ts'
 
 /** Calls that are searched for; of others, the leases end. Nor is a job found beyond those that a search reads: see scripts/take.ts. */
-const MAX_LOST = 1_000
+const MAX_CALLS = 1_000
 /** Pause between two searches, ms. */
 const PAUSE = 1_000
 /** A server may run a call of a connection that was lost after it has answered the first search. */
 const SEARCHES = 2
 
 /** An attempt that may be held though nobody has its token. */
-interface LostAttempt {
+interface UnknownAttempt {
   readonly attempt: AttemptRef
   /** ms */
   readonly lease: number
 }
 
 /** A call that has got no reply. */
-interface LostTake {
-  readonly lost: TakeRequest | LostAttempt
+interface UnansweredCall {
+  readonly request: TakeRequest | UnknownAttempt
   readonly sentAt: number
   /** Searches that the store has answered. */
   searches: number
 }
 
 /**
+ * | state | a call gets no reply | no call is left | `close` |
+ * | --- | --- | --- | --- |
+ * | idle | searching | | closed |
+ * | searching for all calls, again and again | | idle | closed: each is searched for once more |
+ * | closed | it is searched for once | | |
+ */
+type State = 'idle' | 'searching' | 'closed'
+
+const TRANSITIONS: Transitions<State> = {
+  idle: ['searching', 'closed'],
+  searching: ['idle', 'closed'],
+  closed: [],
+}
+
+/**
  * Calls that have got no reply, and by which a job may be held that nobody knows of: calls of `take`, acceptances of deliveries and
  * returns of jobs. Searches for these jobs as soon as the store answers, and gives them back, uncounted: their leases may be long.
  */
-export class LostTakes {
+export class UnansweredCalls {
   readonly #context: QueueContext
-  readonly #lost = new Set<LostTake>()
-  #searching = false
-  #closed = false
+  readonly #calls = new Set<UnansweredCall>()
+  #state: State = 'idle'
 
   constructor(context: QueueContext) {
     this.#context = context
@@ -40,47 +55,52 @@ export class LostTakes {
 
   /** Number of calls that are searched for. */
   get size(): number {
-    return this.#lost.size
+    return this.#calls.size
+  }
+
+  #enter(state: State): void {
+    assertTransition('set of unanswered calls', TRANSITIONS, this.#state, state)
+    this.#state = state
   }
 
   /** Resolves at once; after `close`, when it was searched for. Never rejects. */
-  async add(lost: TakeRequest | LostAttempt, sentAt: number): Promise<void> {
-    if (this.#lost.size >= MAX_LOST) return
-    const take = { lost, sentAt, searches: 0 }
-    this.#lost.add(take)
-    if (this.#closed) await this.#search(take)
-    else if (!this.#searching) void this.#searchAll()
+  async add(request: TakeRequest | UnknownAttempt, sentAt: number): Promise<void> {
+    if (this.#calls.size >= MAX_CALLS) return
+    const call = { request, sentAt, searches: 0 }
+    this.#calls.add(call)
+    if (this.#state === 'closed') await this.#search(call)
+    else if (this.#state === 'idle') void this.#searchAll()
   }
 
   /** Never rejects. */
   async #searchAll(): Promise<void> {
     const { clock } = this.#context
-    this.#searching = true
-    while (this.#lost.size > 0 && !this.#closed) {
-      await Promise.all([...this.#lost].map((take) => this.#search(take)))
+    this.#enter('searching')
+    while (this.#calls.size > 0 && this.#state === 'searching') {
+      await Promise.all([...this.#calls].map((call) => this.#search(call)))
       await new Promise<void>((resolve) => clock.after(PAUSE, resolve, true))
     }
-    this.#searching = false
+    if (this.#state === 'searching') this.#enter('idle')
   }
 
-  async #search(take: LostTake): Promise<void> {
+  async #search(call: UnansweredCall): Promise<void> {
     const { store, within, options, clock } = this.#context
-    const { lost, sentAt } = take
+    const { request, sentAt } = call
     const age = clock.now() - sentAt
     try {
-      const found = 'attempt' in lost ? lost.attempt : await store.findTaken(lost, age, within)
+      const found = 'attempt' in request ? request.attempt : await store.findTaken(request, age, within)
       const reply = found && (await store.finish(outcomeOf(found, REQUEUE, options, false), within))
       const isGivenBack = reply === 'accepted' || reply === 'repeated'
-      if (isGivenBack || ++take.searches >= SEARCHES) this.#lost.delete(take)
+      if (isGivenBack || ++call.searches >= SEARCHES) this.#calls.delete(call)
     } catch {
       // The store does not answer yet. Without a reply, a call is run for as long as its connection lasts, at most.
-      if (age > lost.lease + within) this.#lost.delete(take)
+      if (age > request.lease + within) this.#calls.delete(call)
     }
   }
 
   /** Searches once more for each. Never rejects. */
   async close(): Promise<void> {
-    this.#closed = true
-    await Promise.all([...this.#lost].map((take) => this.#search(take)))
+    this.#enter('closed')
+    await Promise.all([...this.#calls].map((call) => this.#search(call)))
   }
 }
