@@ -95,6 +95,7 @@ test('take - a taker whose wait has passed is no slot of its worker in a census'
   } as unknown as QueueContext
   const worker = new TakingWorker('work', context, {
     dueIn: () => {},
+    processDue: async () => {},
     announcementsFail: () => {},
     hand: () => false,
     onIdle: () => {},
