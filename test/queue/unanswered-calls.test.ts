@@ -3,7 +3,7 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import { ClosedError, MemoryQueueStore, RedisQueue, UnavailableError } from '../../src/index.ts'
-import type { QueueStore } from '../../src/queue/store/store.ts'
+import type { AttemptRef, QueueStore } from '../../src/queue/store/store.ts'
 import { ManualClock, settled } from '../support/manual-clock.ts'
 
 const LONG = 24 * 60 * 60_000
@@ -51,6 +51,56 @@ test('take - of which the reply was lost gives its job back as soon as the store
   const closing = queue.close()
   await clock.pass(SECOND)
   await closing
+})
+
+/** A store whose replies to `take` have no payload, as of one that is long, and that is away when it is asked for the first. */
+class LongPayloadStore extends MemoryQueueStore {
+  isReached = false
+  ended: (() => Promise<unknown>) | undefined
+
+  override connect(queue: string): QueueStore {
+    const store = super.connect(queue)
+    const { take, snapshot } = store
+    return Object.assign(store, {
+      take: async (...args: Parameters<QueueStore['take']>) => {
+        const reply = await take.apply(store, args)
+        return typeof reply === 'object' ? { ...reply, payload: undefined } : reply
+      },
+      readPayload: async ({ id, fence }: AttemptRef, within: number) => {
+        if (!this.isReached) throw new UnavailableError('No connection', { sent: false })
+        await this.ended?.()
+        const job = await snapshot.call(store, id, within)
+        return job?.state === 'active' && job.fence === fence ? job.payload : undefined
+      },
+    })
+  }
+}
+
+test('take - whose payload could not be read gives its job back', async () => {
+  const clock = new ManualClock()
+  const store = new LongPayloadStore({ clock })
+  const queue = new RedisQueue('queue', { store })
+  const { id } = await queue.enqueue('work', 1)
+  await assert.rejects(queue.take('work', { lease: LONG }), UnavailableError)
+  store.isReached = true
+  await clock.pass(SECOND)
+  assert.equal((await queue.status(id))?.state, 'waiting')
+  assert.equal((await queue.take('work'))?.payload, 1)
+  await queue.close()
+})
+
+test('take - of a job that is removed before its payload was read takes the next one', async () => {
+  const store = new LongPayloadStore()
+  const [queue, other] = [new RedisQueue('queue', { store }), new RedisQueue('queue', { store })]
+  const { id } = await queue.enqueue('work', 1)
+  await queue.enqueue('work', 2)
+  store.isReached = true
+  store.ended = async () => {
+    store.ended = undefined
+    await other.remove(id)
+  }
+  assert.equal((await queue.take('work'))?.payload, 2)
+  await Promise.all([queue.close(), other.close()])
 })
 
 test('take - of which the reply was lost is searched for after an outage in which nobody took', async () => {

@@ -46,6 +46,7 @@ export class ReadyJobs {
     const secret = newSecret()
     const request = { command: this.#command, secret, lease: Math.ceil(lease) }
     let sentAt = clock.now()
+    let isTaken = false
     try {
       let reply = await store.take(request, within)
       for (let round = 1; reply === 'due' && round < MAX_ROUNDS; round++) {
@@ -54,15 +55,19 @@ export class ReadyJobs {
         reply = await store.take(request, within)
       }
       if (reply === 'due' || reply === undefined) return undefined
+      isTaken = true
       const { id, fence, options } = reply
       const token = this.tokenOf(reply, secret)
       const payload = reply.payload ?? (await store.readPayload(attemptOf(token), within))
-      return payload === undefined ? undefined : { token, id, fence, options, payload }
+      if (payload !== undefined) return { token, id, fence, options, payload }
     } catch (error) {
-      // What it has taken is not known.
-      if (!(error instanceof UnavailableError) || error.sent) await this.#unanswered.add(request, sentAt)
+      const isUnsent = error instanceof UnavailableError && !error.sent
+      // What it has taken is not known, or its payload is not.
+      if (isTaken || !isUnsent) await this.#unanswered.add(request, sentAt)
       throw error
     }
+    // That job was cancelled, or its lease has ended, before its payload was read: the next one.
+    return this.take(lease)
   }
 
   /** The token of an attempt that is given to its holder. */
