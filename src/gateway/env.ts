@@ -6,8 +6,22 @@ import type { Scope } from './options.ts'
 export interface NodeBindings {
   readonly incoming?: { readonly socket: ClientSocket } | undefined
   readonly outgoing?: OutgoingResponse | undefined
+  /** The body, if nobody has replaced it: to read it by the Request would cost several times as much. */
+  readonly incomingBody?: IncomingBody | undefined
   /** Sends the answer. Returns the Response that tells the adapter so. */
   readonly sendAnswer?: ((answer: Answer) => Response) | undefined
+}
+
+/** What is used of an IncomingMessage, and of a request of HTTP/2. */
+export interface IncomingBody {
+  readonly readableDidRead: boolean
+  readonly destroyed: boolean
+  readonly complete: boolean
+  readonly aborted: boolean
+  readonly httpVersionMajor: number
+  read(): Uint8Array | null
+  on(event: 'readable' | 'end' | 'error' | 'close', listener: (error?: unknown) => void): this
+  off(event: 'readable' | 'end' | 'error' | 'close', listener: (error?: unknown) => void): this
 }
 
 export interface OutgoingResponse {
@@ -16,7 +30,7 @@ export interface OutgoingResponse {
   readonly destroyed?: boolean | undefined
   /** Of HTTP/2. */
   readonly stream?: { readonly destroyed: boolean } | undefined
-  once(event: 'finish' | 'close', listener: () => void): unknown
+  once(event: 'close', listener: () => void): unknown
   removeListener(event: 'close', listener: () => void): unknown
 }
 

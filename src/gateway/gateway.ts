@@ -83,12 +83,12 @@ class HttpGateway implements Gateway {
       return bindings.sendAnswer?.(answer) ?? answer.toResponse(request)
     })
 
-  async #answer(request: Request, { incoming, outgoing }: NodeBindings): Promise<Answer> {
+  async #answer(request: Request, { incoming, outgoing, incomingBody }: NodeBindings): Promise<Answer> {
     try {
       if (this.#deps.lifecycle.isClosed) throw new Problem(503, 'gateway is closing')
       assertDecodable(request.url)
       // Bindings of other names are not ours to believe.
-      const exchange: Exchange = { incoming, outgoing }
+      const exchange: Exchange = { incoming, outgoing, incomingBody }
       await this.#app.fetch(request, exchange)
       if (!exchange.answer) throw new Error('A route has not answered')
       return exchange.answer
@@ -166,6 +166,7 @@ function pathOf({ url }: Request): string {
 
 /** @throws Problem 400 unless the path is UTF-8 in percent-encoding. */
 function assertDecodable(url: string): void {
+  if (!url.includes('%')) return
   try {
     decodeURIComponent(pathOf({ url } as Request))
   } catch {

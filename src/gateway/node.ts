@@ -4,7 +4,6 @@ import type { IncomingMessage, ServerResponse } from 'node:http'
 import { getRequestListener, RequestError } from '@hono/node-server'
 import { RESPONSE_ALREADY_SENT } from '@hono/node-server/utils/response'
 import { callHook, reportHookError } from '../kernel/hooks.ts'
-import { trustLength } from './body.ts'
 import type { Gateway } from './gateway.ts'
 import type { Answer } from './http/answer.ts'
 import { isClosed } from './http/client.ts'
@@ -26,13 +25,12 @@ export type NodeListener = (request: IncomingMessage, response: ServerResponse) 
 export function toNodeListener(gateway: Gateway): NodeListener {
   const listener = getRequestListener(
     (request, { incoming, outgoing }) => {
-      trustLength(request)
       const sendAnswer = (answer: Answer) => {
         // @ts-expect-error A response of HTTP/2 has the same methods.
         send(answer, outgoing)
         return RESPONSE_ALREADY_SENT
       }
-      return gateway.fetch(request, { incoming, outgoing, sendAnswer })
+      return gateway.fetch(request, { incoming, outgoing, incomingBody: incoming, sendAnswer })
     },
     {
       // The globals of the process are not ours to replace.
@@ -63,15 +61,16 @@ function send(answer: Answer, outgoing: ServerResponse): void {
   }
 }
 
-function begin({ status, headers, stream }: EventAnswer, outgoing: ServerResponse): void {
-  if (!isClosed(outgoing)) outgoing.writeHead(status, headers).flushHeaders()
-  stream.attachTo(outgoing)
+function begin(answer: EventAnswer, outgoing: ServerResponse): void {
+  if (!isClosed(outgoing)) outgoing.writeHead(answer.status, answer.fields()).flushHeaders()
+  answer.stream.attachTo(outgoing)
 }
 
-function write({ status, headers, body }: Answer, outgoing: ServerResponse): void {
+function write(answer: Answer, outgoing: ServerResponse): void {
+  const { status, body } = answer
   // An answer to HEAD says no length.
   const isSized = outgoing.req.method !== 'HEAD' && status !== 204 && status !== 304
-  outgoing.writeHead(status, isSized ? { ...headers, 'content-length': Buffer.byteLength(body) } : headers)
+  outgoing.writeHead(status, answer.fields(isSized ? Buffer.byteLength(body) : undefined))
   outgoing.end(body)
 }
 

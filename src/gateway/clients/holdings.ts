@@ -7,7 +7,6 @@ export const MAX_HELD = 10_000
 
 interface Held {
   readonly since: number
-  readonly lease: number
   /** When the lease ends, unless it is renewed at another gateway. */
   readonly until: number
 }
@@ -20,7 +19,7 @@ interface HeldJob extends Held {
   readonly worker: string
 }
 
-interface HeldKey extends Held, Omit<KeyLease, 'lease'> {}
+interface HeldKey extends Held, KeyLease {}
 
 /** A job that was taken for a lease. */
 export interface JobLease {
@@ -64,12 +63,13 @@ export class Holdings {
 
   /** A job was taken, or its lease renewed. */
   holdsJob(job: JobLease): void {
-    const { queue, id, fence, worker } = job
+    const { queue, command, id, fence, lease, worker } = job
     const name = jobName(queue, id, fence)
     const known = this.#jobs.get(name)
-    const { since, ...times } = this.#times(job.lease)
-    const held = { ...job, ...times, since: known?.since ?? since, worker: worker ?? known?.worker ?? '' }
-    put(this.#jobs, name, held)
+    const now = this.#clock.now()
+    const since = known?.since ?? now
+    const until = now + lease
+    put(this.#jobs, name, { queue, command, id, fence, worker: worker ?? known?.worker ?? '', since, until })
   }
 
   jobEnded(queue: string, id: string, fence: number): void {
@@ -80,23 +80,18 @@ export class Holdings {
   holdsKey(key: Omit<KeyLease, 'progress'>, progress?: string): void {
     const found = this.#keys.get(key.record)
     const known = found?.fence === key.fence ? found : undefined
-    const { since, ...times } = this.#times(key.lease)
+    const now = this.#clock.now()
     const isShown = progress !== undefined && progress.length <= MAX_PROGRESS
     put(this.#keys, key.record, {
       ...key,
-      ...times,
-      since: known?.since ?? since,
+      since: known?.since ?? now,
+      until: now + key.lease,
       progress: isShown ? (JSON.parse(progress) as unknown) : known?.progress,
     })
   }
 
   keyEnded(record: string, fence: number): void {
     if (this.#keys.get(record)?.fence === fence) this.#keys.delete(record)
-  }
-
-  #times(lease: number): Held {
-    const now = this.#clock.now()
-    return { since: now, lease, until: now + lease }
   }
 
   /** What this gateway answers to a census: keys without credentials. */

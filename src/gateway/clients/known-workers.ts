@@ -80,8 +80,7 @@ export class KnownWorkers {
   }
 
   /** Runs a request of a worker that waits: it lives for as long. */
-  async waits<T>(worker: KnownWorker | undefined, run: () => Promise<T>): Promise<T> {
-    if (!worker) return run()
+  async waits<T>(worker: KnownWorker, run: () => Promise<T>): Promise<T> {
     worker.waiting++
     try {
       return await run()

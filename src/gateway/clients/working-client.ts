@@ -44,7 +44,8 @@ export class WorkingClient {
 
   /** It waits for a job. */
   waits<T>(command: string, run: () => Promise<T>): Promise<T> {
-    return this.#clients.workers.waits(this.#seen(command), run)
+    const worker = this.#seen(command)
+    return worker ? this.#clients.workers.waits(worker, run) : run()
   }
 
   /** It was given jobs; with a lease (ms) it holds them. */

@@ -22,7 +22,7 @@ function getSession(c: RouteContext, { access }: GatewayDeps): Answer {
 }
 
 async function startSession(c: RouteContext, deps: GatewayDeps): Promise<Answer> {
-  const { values } = await readMembers(c.req.raw, deps, TOKEN)
+  const { values } = await readMembers(c, deps, TOKEN)
   const started = deps.access.startSession(values.token)
   if (!started) throw new Problem(401, 'token required', { headers: { 'www-authenticate': 'Bearer' } })
   const { caller, session } = started

@@ -268,7 +268,7 @@ export class EventAnswer extends Answer {
   }
 
   override toResponse({ signal }: Request): Response {
-    return new Response(this.stream.toBody(signal), { status: this.status, headers: this.headers })
+    return new Response(this.stream.toBody(signal), { status: this.status, headers: this.fields() })
   }
 }
 

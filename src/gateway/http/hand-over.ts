@@ -21,7 +21,7 @@ export async function handOver(
   headers: Readonly<Record<string, string>>,
 ): Promise<HandOver> {
   const { incoming, outgoing } = c.env
-  const described = { 'content-type': 'application/json', ...headers }
+  const described = { ...headers, 'content-type': 'application/json' }
   const node = incoming && outgoing && { socket: incoming.socket, outgoing }
   if (node) await pendingRead()
   if (isGone(c)) return MISSED
@@ -54,14 +54,11 @@ function pendingRead(): Promise<void> {
 
 function finished(outgoing: OutgoingResponse, socket: ClientSocket): Promise<boolean> {
   return new Promise((resolve) => {
-    const onClosed = () => settle(outgoing.writableFinished)
-    const settle = (sent: boolean) => {
+    const onClosed = () => {
       leaveSocket()
-      resolve(sent)
+      resolve(outgoing.writableFinished)
     }
     const leaveSocket = onSocketClosed(socket, onClosed)
-    // HTTP/2 emits it at the end of any stream, also of one that was reset.
-    outgoing.once('finish', onClosed)
     outgoing.once('close', onClosed)
   })
 }
@@ -92,7 +89,6 @@ class StreamedAnswer extends Answer {
       // Nothing is read before the adapter asks for it.
       { highWaterMark: 0 },
     )
-    const headers = { ...this.headers, 'content-length': String(bytes.byteLength) }
-    return new Response(body, { status: this.status, headers })
+    return new Response(body, { status: this.status, headers: this.fields(bytes.byteLength) })
   }
 }

@@ -3,6 +3,7 @@ import { JsonText } from '../../kernel/codec/json-text.ts'
 import { MESSAGE_LIMIT } from '../../kernel/keys.ts'
 import { readText } from '../body.ts'
 import type { GatewayDeps } from '../deps.ts'
+import type { RouteContext } from '../env.ts'
 import { Problem } from '../problem.ts'
 
 // The JSON of requests. It is kept byte for byte, and parsed only to check it.
@@ -11,8 +12,8 @@ import { Problem } from '../problem.ts'
 const MAX_DEPTH = 1000
 
 /** Reads the body of a request as JSON. @throws Problem as `readText`; 400 if it is not JSON; undefined if it is empty. */
-export async function readJson(request: Request, deps: GatewayDeps): Promise<JsonText | undefined> {
-  const text = await readText(request, deps)
+export async function readJson(c: RouteContext, deps: GatewayDeps): Promise<JsonText | undefined> {
+  const text = await readText(c, deps)
   return text === '' ? undefined : parseJson(text)
 }
 
@@ -32,11 +33,11 @@ export function parseJson(text: string): JsonText {
  * @throws Problem as {@link readJson}; 400 if it is another value.
  */
 export async function readMembers<T>(
-  request: Request,
+  c: RouteContext,
   deps: GatewayDeps,
   schema: z.ZodType<T>,
 ): Promise<{ values: T; texts: ReadonlyMap<string, string> }> {
-  const json = await readJson(request, deps)
+  const json = await readJson(c, deps)
   const texts = json ? memberTexts(json.text) : new Map<string, string>()
   if (!texts) throw new Problem(400, 'invalid json', { detail: 'Expected an object' })
   const parsed = schema.safeParse(json?.value ?? {})

@@ -48,7 +48,7 @@ async function publish(
   query: ParameterValues<typeof PUBLISHING>,
 ): Promise<Answer> {
   const topic = nameInPath(c, 'topic')
-  const json = await readJson(c.req.raw, deps)
+  const json = await readJson(c, deps)
   if (!json) throw new Problem(400, 'message is missing')
   await deps.messaging.publish(topic, json, query)
   return emptyAnswer()

@@ -78,7 +78,7 @@ function putJob(
     const leased = leasedJob(c, queue)
     if (!leased) return await putBack(c, deps, client, queue, query)
     const { job } = leased
-    const reply = await end(c.req.raw, deps, job, { failed, again, retry: retry ?? true })
+    const reply = await end(c, deps, job, { failed, again, retry: retry ?? true })
     // A repetition counts no more.
     client.ended(job, { failed: failed && reply === 'accepted' })
     if (reply === 'lost') throw leaseLost(job.id)
@@ -88,12 +88,12 @@ function putJob(
 
 /** Ends an attempt. Returns what became of that. */
 async function end(
-  request: Request,
+  c: RouteContext,
   deps: GatewayDeps,
   job: TakenJob,
   { failed, again, retry }: { failed: boolean; again: boolean; retry: boolean },
 ): ReturnType<TakenJob['endWith']> {
-  const body = again ? undefined : await readJson(request, deps)
+  const body = again ? undefined : await readJson(c, deps)
   if (failed) return job.endWith(errorOf(body), retry)
   const isHeld = await (again ? job.release() : job.complete(body))
   return isHeld ? 'accepted' : 'lost'
@@ -108,7 +108,7 @@ async function putBack(
   { command = 'job', failed, again }: ParameterValues<typeof FINISHING>,
 ): Promise<Answer> {
   if (failed || again) throw new Problem(400, 'lease is missing')
-  const job = await readJob(c.req.raw, deps)
+  const job = await readJob(c, deps)
   const [{ id, disposition }] = await Promise.all([
     queue.enqueue(command, job, { dedupe: false }),
     // The counter is not worth a second job, which a client that repeats the request would make.
@@ -131,7 +131,7 @@ function renewJob(
     if (!leased) throw new Problem(400, 'lease is missing')
     const { job } = leased
     const lease = query.lease ?? leased.lease
-    const { values, texts } = await readMembers(c.req.raw, deps, RENEWAL_BODY)
+    const { values, texts } = await readMembers(c, deps, RENEWAL_BODY)
     const progress = texts.get('progress')
     checkProgress(progress)
     const renewal = await client.renew(job, lease)

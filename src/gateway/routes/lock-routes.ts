@@ -271,7 +271,7 @@ type KeepingQuery = ParameterValues<typeof KEEPING>
 /** The body is the result. */
 async function publish(c: RouteContext, deps: GatewayDeps, { ttl }: KeepingQuery): Promise<Answer> {
   const lease = leaseOf(c, deps)
-  const result = await readJson(c.req.raw, deps)
+  const result = await readJson(c, deps)
   if (!result) throw new Problem(400, 'result is missing')
   await lease.publish(result, { ttl })
   keyEnded(lease, deps)
@@ -281,7 +281,7 @@ async function publish(c: RouteContext, deps: GatewayDeps, { ttl }: KeepingQuery
 /** The body is the reason. */
 async function fail(c: RouteContext, deps: GatewayDeps, { ttl }: KeepingQuery): Promise<Answer> {
   const lease = leaseOf(c, deps)
-  await lease.fail(errorOf(await readJson(c.req.raw, deps)), { ttl })
+  await lease.fail(errorOf(await readJson(c, deps)), { ttl })
   keyEnded(lease, deps)
   return emptyAnswer()
 }
@@ -302,7 +302,7 @@ async function renew(
 ): Promise<Answer> {
   const held = leaseOf(c, deps)
   const lease = query.lease ?? Math.min(held.lease, MAX_LEASE)
-  const { texts } = await readMembers(c.req.raw, deps, RENEWAL_BODY)
+  const { texts } = await readMembers(c, deps, RENEWAL_BODY)
   const progress = texts.get('progress')
   checkProgress(progress)
   if (!(await held.renew(lease))) {

@@ -159,7 +159,7 @@ function getControl(c: RouteContext, deps: GatewayDeps): Promise<Answer> {
 function setControl(c: RouteContext, deps: GatewayDeps): Promise<Answer> {
   const name = queueName(c)
   return deps.queues.use(name, async (queue) => {
-    const { values } = await readMembers(c.req.raw, deps, CONTROL)
+    const { values } = await readMembers(c, deps, CONTROL)
     noteAction(c, { action: values.status })
     if (values.status === 'stop') await queue.pause()
     else await queue.resume()

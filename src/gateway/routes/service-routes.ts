@@ -61,7 +61,7 @@ async function call(
   query: ParameterValues<typeof CALLING>,
 ): Promise<Answer> {
   const names = { service: nameInPath(c, 'service'), event: nameInPath(c, 'event') }
-  const args = argumentsOf(await readJson(c.req.raw, deps))
+  const args = argumentsOf(await readJson(c, deps))
   const serviceCall = { ...names, ...query, args, wait: waitOf(c, query, deps) }
   if (query.stream) return streamReply(c, deps, serviceCall)
   const text = await whileWanted(c, deps.lifecycle, (signal) => callService(deps, serviceCall, signal))

@@ -107,8 +107,8 @@ type SeveralQuery = ParameterValues<typeof SEVERAL>
 type SingleQuery = ParameterValues<typeof SINGLE>
 
 /** The job of a request, which must have one. */
-export async function readJob(request: Request, deps: GatewayDeps): Promise<JsonText> {
-  const job = await readJson(request, deps)
+export async function readJob(c: RouteContext, deps: GatewayDeps): Promise<JsonText> {
+  const job = await readJson(c, deps)
   if (!job) throw new Problem(400, 'job is missing')
   return job
 }
@@ -131,7 +131,7 @@ async function postJob(c: RouteContext, deps: GatewayDeps, query: SingleQuery): 
   // Nobody would be there to leave.
   if (abortUnwanted && wait === 0) throw invalidParameter('abort', 'beside `wait`', 'unwanted')
   const submitOptions = { ...commonOptions(query), ...options, abortUnwanted }
-  const job = await readJob(c.req.raw, deps)
+  const job = await readJob(c, deps)
   const post: Post = { queue, command, job, dedupe, options: submitOptions }
   try {
     if (wait === 0) return await deps.queues.use(queue, (opened) => submit(c, deps, opened, post))
@@ -198,7 +198,7 @@ async function postJobs(c: RouteContext, deps: GatewayDeps, query: SeveralQuery)
   const { command = 'job' } = query
   const key = keyOf(query, c.req.header('idempotency-key'))
   const common = commonOptions(query)
-  const { text } = await readJob(c.req.raw, deps)
+  const { text } = await readJob(c, deps)
   const jobs = elementTexts(memberTexts(text)?.get('jobs') ?? '')
   if (!jobs) throw new Problem(400, 'jobs should be an array of job')
   if (jobs.length > MAX_JOBS)

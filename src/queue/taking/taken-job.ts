@@ -5,7 +5,7 @@ import { AsyncContext, wallMicros } from '../../kernel/time.ts'
 import type { EventReporter, ReportedAttempt } from '../events.ts'
 import type { QueueContext } from '../options.ts'
 import type { AttemptRef, FinishReply, Renewal } from '../store/store.ts'
-import { decodePayload, type JobOptions, unpackOptions } from '../submitting/submission.ts'
+import { decodePayload, unpackOptions } from '../submitting/submission.ts'
 import {
   type AttemptResult,
   failureResult,
@@ -44,8 +44,6 @@ export interface TakenContent {
 export class TakenJob<Payload = unknown, Result = unknown> {
   readonly id: string
   readonly command: string
-  /** Names the job for {@link RedisQueue.taken}. It is a secret: whoever has it can finish the job. */
-  readonly token: string
   /** Number of this attempt: 1, plus the number of failed attempts. */
   readonly attempt: number
   /** Greater than that of every earlier attempt of the job: see {@link RunningJob.fence}. */
@@ -53,27 +51,36 @@ export class TakenJob<Payload = unknown, Result = unknown> {
   /** The payload as stored: JSON, or '' for undefined. Undefined if only the token is known. */
   readonly payloadText: string | undefined
   readonly #deps: TakenJobDeps
-  readonly #ref: AttemptRef
-  /** Undefined if they must be read from the store. */
-  readonly #options: JobOptions | undefined
+  readonly #token: TokenContent
+  /** Of the submission, as stored; undefined if they must be read from the store. */
+  readonly #options: string | undefined
 
   /** @internal */
   constructor(token: TokenContent, deps: TakenJobDeps, content?: TakenContent) {
     this.id = token.id
     this.command = token.command
-    this.token = encodeToken(token)
     this.attempt = token.attempt
     this.fence = token.fence
     this.payloadText = content?.payload
     this.#deps = deps
-    this.#ref = attemptOf(token)
-    const options = content?.options ?? token.options
-    this.#options = options === undefined ? undefined : unpackOptions(options)
+    this.#token = token
+    this.#options = content?.options ?? token.options
+  }
+
+  /** Names the job for {@link RedisQueue.taken}. It is a secret: whoever has it can finish the job. */
+  get token(): string {
+    return encodeToken(this.#token)
+  }
+
+  /** The attempt as held by its token. */
+  get #held(): AttemptRef {
+    return attemptOf(this.#token)
   }
 
   /** How often the job is tried at most, from 1; undefined if that is not known from the token. @throws ClosedError */
   get attempts(): number | undefined {
-    return this.#options && (this.#options.attempts ?? this.#deps.open().options.attempts)
+    if (this.#options === undefined) return undefined
+    return unpackOptions(this.#options).attempts ?? this.#deps.open().options.attempts
   }
 
   /** The payload, a new value each time; undefined if only the token is known. @throws CodecError if it is not JSON. */
@@ -90,7 +97,7 @@ export class TakenJob<Payload = unknown, Result = unknown> {
     const { store, within, options } = this.#deps.open()
     const ms = lease ?? options.lease
     checkTakenLease('lease', ms)
-    const renewal = await store.renew(this.#ref, Math.ceil(ms), within)
+    const renewal = await store.renew(this.#held, Math.ceil(ms), within)
     if (renewal === 'held') this.#deps.dueIn(ms)
     return renewal
   }
@@ -124,7 +131,7 @@ export class TakenJob<Payload = unknown, Result = unknown> {
   /** Gives the job back at once, for another taker or worker. The attempt does not count. False if it is not held any more. */
   async release(): Promise<boolean> {
     const { store, within, options } = this.#deps.open()
-    return (await store.finish(outcomeOf(this.#ref, REQUEUE, options, false), within)) !== 'lost'
+    return (await store.finish(outcomeOf(this.#held, REQUEUE, options, false), within)) !== 'lost'
   }
 
   /**
@@ -133,14 +140,14 @@ export class TakenJob<Payload = unknown, Result = unknown> {
    */
   async progress(value: unknown): Promise<void> {
     const { store, within, options } = this.#deps.open()
-    await store.publishProgress(this.#ref, encodeProgress(options.codec, value, this.id), within)
+    await store.publishProgress(this.#held, encodeProgress(options.codec, value, this.id), within)
   }
 
   /** Appends lines to the log of the job, at most 1,000. Does nothing if the job is not held any more. */
   async log(...lines: string[]): Promise<void> {
     const { store, within } = this.#deps.open()
     const cut = lines.slice(-MAX_LOG_LINES).map((line) => String(line).slice(0, MESSAGE_LIMIT))
-    if (cut.length > 0) await store.appendLog(this.#ref, cut, undefined, within)
+    if (cut.length > 0) await store.appendLog(this.#held, cut, undefined, within)
   }
 
   /** What the result of this attempt depends on; undefined: there is no such job. */
@@ -148,16 +155,16 @@ export class TakenJob<Payload = unknown, Result = unknown> {
     const { store, within, options } = this.#deps.open()
     // The hooks of the queue are called in the context of the caller.
     const context = new AsyncContext()
-    const stored = this.#options ? undefined : await store.snapshot(this.id, within)
-    const jobOptions = this.#options ?? (stored && unpackOptions(stored.options))
-    if (!jobOptions) return undefined
+    const stored = this.#options ?? (await store.snapshot(this.id, within))?.options
+    if (stored === undefined) return undefined
+    const jobOptions = unpackOptions(stored)
     const { id, command, fence, attempt: number } = this
     return { id, command, number, jobOptions, options, context, delivery: { id, fence } }
   }
 
   async #end(source: ResultSource & ReportedAttempt, result: AttemptResult): Promise<FinishReply> {
     const { store, within, options, clock } = this.#deps.open()
-    const reply = await store.finish(outcomeOf(this.#ref, result, options, false), within)
+    const reply = await store.finish(outcomeOf(this.#held, result, options, false), within)
     // A repetition is told once more that it was accepted. Its event was emitted the first time.
     if (reply !== 'accepted') return reply
     // A fence tells when it was made, unless the server's clock was set back since.

@@ -126,8 +126,10 @@ test('workers - one that is silent is gone, and one that waits is not', async ()
   const clock = new ManualClock()
   const workers = new KnownWorkers(clock)
   const ids = () => [...workers.census('p')].map((item) => ('id' in item ? item.id : ''))
+  const worker = workers.seen('q', 'waits')
+  assert(worker)
   const waiting = workers.waits(
-    workers.seen('q', 'waits'),
+    worker,
     () => new Promise<void>((resolve) => clock.after(2 * SILENT_MS, resolve)),
   )
   workers.seen('q', 'silent')
