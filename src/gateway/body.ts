@@ -1,7 +1,7 @@
 import pDefer from 'p-defer'
 import type { Clock, Timer } from '../kernel/time.ts'
 import type { GatewayDeps } from './deps.ts'
-import type { IncomingBody, RouteContext } from './env.ts'
+import type { IncomingRequest, RouteContext } from './env.ts'
 import { Problem } from './problem.ts'
 
 const decoder = new TextDecoder('utf-8', { fatal: true, ignoreBOM: true })
@@ -11,24 +11,31 @@ const decoder = new TextDecoder('utf-8', { fatal: true, ignoreBOM: true })
  * @throws Problem 413 if it is longer, 408 if it does not arrive within `bodyTimeout`, 400 if it is cut off or is not UTF-8.
  */
 export async function readText(c: RouteContext, { options, clock }: GatewayDeps): Promise<string> {
+  const { maxBody, bodyTimeout } = options
   const announced = c.req.header('content-length')
-  if (announced !== undefined && Number(announced) > options.maxBody) throw tooLarge(options.maxBody)
-  const { incomingBody } = c.env
-  const body = new Body(options.maxBody)
-  if (incomingBody) await readIncoming(incomingBody, body, options.bodyTimeout, clock)
-  else await readStream(c.req.raw.body, body, options.bodyTimeout, clock)
+  const body = new Body(maxBody, announced === undefined ? undefined : Number(announced))
+  if (c.env.body) await readIncoming(c.env.body, body, bodyTimeout, clock)
+  else await readStream(c.req.raw.body, body, bodyTimeout, clock)
   return body.text()
 }
 
 /** What has arrived of a body. */
 class Body {
   readonly #max: number
+  readonly #announced: number | undefined
   readonly #chunks: Uint8Array[] = []
   #size = 0
 
-  /** `max`: bytes. */
-  constructor(max: number) {
+  /** In bytes. `announced`: by Content-Length. @throws Problem 413 */
+  constructor(max: number, announced: number | undefined) {
+    if (announced !== undefined && announced > max) throw tooLarge(max)
     this.#max = max
+    this.#announced = announced
+  }
+
+  /** Whether all bytes have arrived that were announced. A parser of HTTP lets no more follow, and tells of fewer. */
+  get isWhole(): boolean {
+    return this.#size === this.#announced
   }
 
   /** @throws Problem 413 if it is too long with this chunk, which is not kept then. */
@@ -41,9 +48,9 @@ class Body {
   /** @throws Problem 400 */
   text(): string {
     const [first] = this.#chunks
-    const isWhole = first !== undefined && this.#chunks.length === 1
+    const isOne = first !== undefined && this.#chunks.length === 1
     try {
-      return decoder.decode(isWhole ? first : Buffer.concat(this.#chunks, this.#size))
+      return decoder.decode(isOne ? first : Buffer.concat(this.#chunks, this.#size))
     } catch {
       throw new Problem(400, 'body is not utf-8')
     }
@@ -52,15 +59,23 @@ class Body {
 
 /** Reads the body of a request of node:http, which mostly is there already. */
 async function readIncoming(
-  incoming: IncomingBody,
+  incoming: IncomingRequest,
   body: Body,
   timeout: number,
   clock: Clock,
 ): Promise<void> {
   // Somebody else has read it.
   if (incoming.readableDidRead) throw incomplete()
+  // The parser announces a request by its headers, and gives the body that has come with them a moment later.
+  await undefined
   addBuffered(incoming, body)
-  if (isComplete(incoming)) return
+  if (!body.isWhole && !isComplete(incoming)) await readRest(incoming, body, timeout, clock)
+  // Lets the request end.
+  incoming.resume()
+}
+
+/** Reads what is still on its way. */
+async function readRest(incoming: IncomingRequest, body: Body, timeout: number, clock: Clock): Promise<void> {
   if (incoming.destroyed) throw incomplete()
   const arrived = pDefer<void>()
   const timer = clock.after(timeout, () => arrived.reject(slow()), true)
@@ -72,6 +87,7 @@ async function readIncoming(
     }
   }
   const onOver = (cause?: unknown) => {
+    onReadable()
     if (isComplete(incoming)) arrived.resolve()
     else arrived.reject(incomplete(cause))
   }
@@ -85,13 +101,13 @@ async function readIncoming(
 }
 
 /** Adds what has arrived and was not read. @throws Problem 413 */
-function addBuffered(incoming: IncomingBody, body: Body): void {
+function addBuffered(incoming: IncomingRequest, body: Body): void {
   for (let chunk = incoming.read(); chunk; chunk = incoming.read()) body.add(chunk)
 }
 
-/** Whether the whole body has arrived. The client may be gone. A stream of HTTP/2 is complete also when it was reset. */
-function isComplete({ complete, aborted, httpVersionMajor }: IncomingBody): boolean {
-  return complete && !(aborted && httpVersionMajor > 1)
+/** Whether the whole body has arrived. The client may be gone. A request of HTTP/2 is complete also when its stream was reset. */
+function isComplete({ complete, stream }: IncomingRequest): boolean {
+  return complete && !stream?.rstCode
 }
 
 async function readStream(

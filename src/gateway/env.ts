@@ -4,22 +4,25 @@ import type { Scope } from './options.ts'
 
 /** Of the listener for node:http, what the gateway uses: whether the client is there, and whether the response was sent. */
 export interface NodeBindings {
-  readonly incoming?: { readonly socket: ClientSocket } | undefined
+  readonly incoming?: IncomingRequest | undefined
   readonly outgoing?: OutgoingResponse | undefined
-  /** The body, if nobody has replaced it: to read it by the Request would cost several times as much. */
-  readonly incomingBody?: IncomingBody | undefined
+  /** The Request that the adapter has made of `incoming`. The body of another one is not that of `incoming`. */
+  readonly received?: Request | undefined
   /** Sends the answer. Returns the Response that tells the adapter so. */
   readonly sendAnswer?: ((answer: Answer) => Response) | undefined
 }
 
-/** What is used of an IncomingMessage, and of a request of HTTP/2. */
-export interface IncomingBody {
+/** Of HTTP/1 or HTTP/2. */
+export interface IncomingRequest {
+  readonly socket: ClientSocket
   readonly readableDidRead: boolean
   readonly destroyed: boolean
+  /** All has arrived. Of HTTP/2 also if the stream was reset. */
   readonly complete: boolean
-  readonly aborted: boolean
-  readonly httpVersionMajor: number
+  /** Of HTTP/2. */
+  readonly stream?: { readonly rstCode?: number | undefined } | undefined
   read(): Uint8Array | null
+  resume(): this
   on(event: 'readable' | 'end' | 'error' | 'close', listener: (error?: unknown) => void): this
   off(event: 'readable' | 'end' | 'error' | 'close', listener: (error?: unknown) => void): this
 }
@@ -65,7 +68,9 @@ export interface ActionDetails {
 }
 
 /** The bindings of a request, and its answer. */
-export interface Exchange extends Omit<NodeBindings, 'sendAnswer'> {
+export interface Exchange extends Pick<NodeBindings, 'incoming' | 'outgoing'> {
+  /** Its body, if that need not be read by the Request, which costs several times as much. */
+  readonly body: IncomingRequest | undefined
   answer?: Answer
   /** Undefined: not looked up yet; null: it has neither a token that is known nor a session. */
   caller?: Caller | null

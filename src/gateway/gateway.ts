@@ -6,7 +6,6 @@ import { DASHBOARD_ROUTES } from './dashboard/routes.ts'
 import type { GatewayDeps } from './deps.ts'
 import { addRoute } from './dispatch.ts'
 import type { Exchange, GatewayEnv, NodeBindings } from './env.ts'
-import type { Answer } from './http/answer.ts'
 import { type GatewayOptions, resolveGatewayOptions } from './options.ts'
 import { answerTo, Problem } from './problem.ts'
 import { ROUTES } from './routes/index.ts'
@@ -72,29 +71,31 @@ class HttpGateway implements Gateway {
     }
   }
 
-  readonly fetch = (request: Request, given?: NodeBindings | null): Promise<Response> =>
-    this.#deps.lifecycle.track(async () => {
-      const { clock, metrics } = this.#deps
-      const { requests } = metrics
-      const bindings = given ?? {}
-      const since = requests && clock.now()
-      const answer = await this.#answer(request, bindings)
-      if (since !== undefined) requests?.answered(request, answer.status, (clock.now() - since) / 1000)
-      return bindings.sendAnswer?.(answer) ?? answer.toResponse(request)
-    })
+  readonly fetch = (request: Request, bindings?: NodeBindings | null): Promise<Response> =>
+    this.#deps.lifecycle.track(() => this.#respond(request, bindings ?? {}))
 
-  async #answer(request: Request, { incoming, outgoing, incomingBody }: NodeBindings): Promise<Answer> {
+  async #respond(request: Request, bindings: NodeBindings): Promise<Response> {
+    const { clock, metrics } = this.#deps
+    const { requests } = metrics
+    const since = requests && clock.now()
+    // Bindings of other names are not ours to believe.
+    const { incoming, outgoing, received, sendAnswer } = bindings
+    const exchange: Exchange = { incoming, outgoing, body: received === request ? incoming : undefined }
     try {
-      if (this.#deps.lifecycle.isClosed) throw new Problem(503, 'gateway is closing')
-      assertDecodable(request.url)
-      // Bindings of other names are not ours to believe.
-      const exchange: Exchange = { incoming, outgoing, incomingBody }
-      await this.#app.fetch(request, exchange)
-      if (!exchange.answer) throw new Error('A route has not answered')
-      return exchange.answer
+      await this.#route(request, exchange)
     } catch (error) {
-      return answerTo(error)
+      exchange.answer = answerTo(error)
     }
+    const answer = exchange.answer ?? answerTo(new Error('A route has not answered'))
+    if (since !== undefined) requests?.answered(request, answer.status, (clock.now() - since) / 1000)
+    return sendAnswer?.(answer) ?? answer.toResponse(request)
+  }
+
+  /** Gives a request to its route, which answers in the exchange. @throws what the route throws; Problem if there is none. */
+  #route(request: Request, exchange: Exchange): Promise<Response> | Response {
+    if (this.#deps.lifecycle.isClosed) throw new Problem(503, 'gateway is closing')
+    assertDecodable(request.url)
+    return this.#app.fetch(request, exchange)
   }
 
   ready(): Promise<void> {

@@ -30,7 +30,7 @@ export function toNodeListener(gateway: Gateway): NodeListener {
         send(answer, outgoing)
         return RESPONSE_ALREADY_SENT
       }
-      return gateway.fetch(request, { incoming, outgoing, incomingBody: incoming, sendAnswer })
+      return gateway.fetch(request, { incoming, outgoing, received: request, sendAnswer })
     },
     {
       // The globals of the process are not ours to replace.

@@ -12,7 +12,7 @@ export interface HandOver {
 }
 
 /**
- * An answer of JSON that tells whether it was sent. On node:http the response says so. Elsewhere it is sent when its body was
+ * An answer that tells whether it was sent. On node:http the response says so. Elsewhere it is sent when its body was
  * read; a reader that has read it may still fail to pass it on.
  */
 export async function handOver(
@@ -21,15 +21,14 @@ export async function handOver(
   headers: Readonly<Record<string, string>>,
 ): Promise<HandOver> {
   const { incoming, outgoing } = c.env
-  const described = { ...headers, 'content-type': 'application/json' }
   const node = incoming && outgoing && { socket: incoming.socket, outgoing }
   if (node) await pendingRead()
   if (isGone(c)) return MISSED
   if (!node) {
-    const answer = new StreamedAnswer(200, described, text)
+    const answer = new StreamedAnswer(200, headers, text)
     return { answer, sent: answer.sent }
   }
-  return { answer: new Answer(200, described, text), sent: finished(node.outgoing, node.socket) }
+  return { answer: new Answer(200, headers, text), sent: finished(node.outgoing, node.socket) }
 }
 
 /** The client was gone before. */

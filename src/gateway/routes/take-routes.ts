@@ -89,6 +89,7 @@ function takeJob(c: RouteContext, deps: GatewayDeps, query: ParameterValues<type
     const job = await client.waits(take.command, () => takeFrom(queue, c, deps, take))
     if (!job) throw await emptyProblem(queue, take.command)
     const headers: Record<string, string> = {
+      'content-type': 'application/json',
       'x-job-id': job.id,
       'x-job-attempt': String(job.attempt),
       'x-job-attempts': String(job.attempts),
@@ -114,7 +115,7 @@ function takeJobs(c: RouteContext, deps: GatewayDeps, query: ParameterValues<typ
       return objectText({ id: JSON.stringify(id), lease: JSON.stringify(leaseHeader(token, lease)), job })
     })
     client.taken(jobs, lease)
-    const handedOver = await handOver(c, `[${texts.join(',')}]`, {})
+    const handedOver = await handOver(c, `[${texts.join(',')}]`, { 'content-type': 'application/json' })
     return settleLater(deps, name, client, handedOver, jobs, lease === undefined)
   })
 }

@@ -1,4 +1,4 @@
-import { createHash } from 'node:crypto'
+import { hash } from 'node:crypto'
 import { ID_LENGTH } from '../../kernel/keys.ts'
 import type { WorkerRef } from './store.ts'
 
@@ -29,7 +29,7 @@ export function holderOf(content: HolderContent): WorkerRef {
   const { queue, command, secret, id, fence, failures, options } = content
   const attempt = `${id} ${fence} ${failures} ${options === undefined ? '-' : `+${options}`}`
   const covered = `${secret}${scopeOf(queue, command)}\n${attempt}`
-  return parseHolder(command, createHash('sha1').update(covered).digest('hex') + secret)
+  return parseHolder(command, hash('sha1', covered) + secret)
 }
 
 /** What the names of all holders of a command cover. */

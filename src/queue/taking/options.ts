@@ -7,7 +7,6 @@ import {
   defaultsOf,
   numberBetween,
   type OptionTable,
-  withDefaults,
 } from '../../kernel/options.ts'
 
 /** Options of {@link RedisQueue.take}. Durations are in ms. */
@@ -39,5 +38,5 @@ const TAKE_DEFAULTS: TakeDefaults = defaultsOf(TAKE_OPTIONS)
 /** Checks the options of a call of `take` and fills in the defaults. `lease`: that of the queue, ms. @throws TypeError */
 export function resolveTakeOptions(given: TakeOptions, lease: number): TakeDefaults & { lease: number } {
   checkOptions(given, TAKE_OPTIONS)
-  return { ...withDefaults(given, TAKE_DEFAULTS), lease: given.lease ?? lease }
+  return { wait: given.wait ?? TAKE_DEFAULTS.wait, lease: given.lease ?? lease }
 }

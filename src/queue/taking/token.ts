@@ -31,8 +31,11 @@ export function newSecret(): string {
 }
 
 /** The token of an attempt. `options`: of the submission, as stored. */
-export function tokenOf(attempt: Omit<TokenContent, 'options'>, options: string): TokenContent {
-  return { ...attempt, options: heldOptions(options) }
+export function tokenOf(
+  { queue, command, id, attempt, fence, secret }: Omit<TokenContent, 'options'>,
+  options: string,
+): TokenContent {
+  return { queue, command, id, attempt, fence, secret, options: heldOptions(options) }
 }
 
 export function encodeToken({ queue, command, id, attempt, fence, secret, options }: TokenContent): string {
@@ -41,9 +44,9 @@ export function encodeToken({ queue, command, id, attempt, fence, secret, option
 }
 
 /** The attempt that a token names, as held by it. */
-export function attemptOf(content: TokenContent): AttemptRef {
-  const { id, fence, attempt } = content
-  return { worker: holderOf({ ...content, failures: attempt - 1 }), id, fence }
+export function attemptOf({ queue, command, id, attempt, fence, secret, options }: TokenContent): AttemptRef {
+  const failures = attempt - 1
+  return { worker: holderOf({ queue, command, secret, id, fence, failures, options }), id, fence }
 }
 
 function isNumber(value: unknown): value is number {
