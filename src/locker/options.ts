@@ -236,6 +236,9 @@ export interface AnyRequestOptions extends AnyRunOptions {
   renew?: boolean | undefined
 }
 
+/** Options of a `wait`, with those that only the layers above use. */
+export type AnyWaitOptions = Pick<AnyRunOptions, 'signal' | 'timeout' | 'onParked'>
+
 /** Options of one `runMany`. */
 export type RunManyOptions = Omit<RunOptions, 'onProgress' | 'abortUnwanted'>
 
@@ -316,7 +319,7 @@ export const RUN_OPTIONS: OptionTable<AnyRunOptions> = {
 
 export const REQUEST_OPTIONS: OptionTable<AnyRequestOptions> = { ...RUN_OPTIONS, renew: [oneOf([false])] }
 
-export const WAIT_OPTIONS: OptionTable<WaitOptions> = pick(RUN_OPTIONS, 'signal', 'timeout')
+export const WAIT_OPTIONS: OptionTable<AnyWaitOptions> = pick(RUN_OPTIONS, 'signal', 'timeout', 'onParked')
 
 /** Checks the options of a locker and fills in the defaults. @throws TypeError */
 export function resolveOptions(given: LockerOptions): ResolvedOptions {

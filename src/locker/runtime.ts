@@ -14,6 +14,7 @@ import { Counters, type LockerContext } from './locker-context.ts'
 import {
   type AnyRequestOptions,
   type AnyRunOptions,
+  type AnyWaitOptions,
   type LockerOptions,
   REQUEST_OPTIONS,
   type ResolvedOptions,
@@ -21,7 +22,6 @@ import {
   type RunManyOptions,
   resolveOptions,
   WAIT_OPTIONS,
-  type WaitOptions,
 } from './options.ts'
 import { parseToken } from './processor/lease-token.ts'
 import { BatchRun, type ManyWork } from './processor/work-runner.ts'
@@ -200,11 +200,11 @@ export class LockerRuntime {
     namespace: Namespace,
     key: string,
     options: AnyRunOptions,
-    table: OptionTable<WaitOptions> = WAIT_OPTIONS,
+    table: OptionTable<AnyWaitOptions> = WAIT_OPTIONS,
   ): Promise<unknown> {
     try {
       checkKey(key)
-      checkOptions<WaitOptions>(options, table)
+      checkOptions<AnyWaitOptions>(options, table)
       const hit = this.cachedFresh(namespace, key, options)
       return hit?.promise ?? this.flights.join(this.createCall(namespace, key, undefined, options, 'wait'))
     } catch (error) {

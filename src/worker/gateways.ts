@@ -1,6 +1,6 @@
 import { AbortedError, UnavailableError } from '../errors.ts'
 import { messageOf } from '../kernel/codec/codec.ts'
-import { type Clock, systemClock } from '../kernel/time.ts'
+import { type Clock, systemClock, type Timer } from '../kernel/time.ts'
 import { type Answer, describeAnswer, readAnswer, retryAfterOf } from './answer.ts'
 import { backoff } from './backoff.ts'
 
@@ -13,6 +13,8 @@ export interface GatewayRequest {
   readonly lease?: string | undefined
   /** How long the gateway may wait before it answers, ms. @default 0 */
   readonly wait?: number | undefined
+  /** How long the gateway has to answer beside the `wait`, if that is less than the `timeout` of the worker, ms. */
+  readonly within?: number | undefined
   readonly signal?: AbortSignal | undefined
   /** Its answer, or the want of one, says nothing about whether the gateway serves. */
   readonly isAside?: boolean | undefined
@@ -32,6 +34,9 @@ export interface GatewaysOptions {
   /** It answers again. */
   onBack(url: string): void
 }
+
+/** Time in which this process was blocked, and could read no answer, counts as such a part of the time for it at most. */
+const PARTS = 4
 
 interface Gateway {
   readonly url: string
@@ -96,14 +101,16 @@ export class Gateways {
   }
 
   /** Sends a request and reads its answer, within the time that the gateway has. */
-  async #send(url: string, { method, path, body, lease, wait = 0, signal }: GatewayRequest): Promise<Answer> {
+  async #send(url: string, request: GatewayRequest): Promise<Answer> {
+    const { method, path, body, lease, wait = 0, within = Number.POSITIVE_INFINITY, signal } = request
     const { token, workerId, timeout, maxBody, fetch } = this.#options
+    const time = wait + Math.min(timeout, within)
     const controller = new AbortController()
     const abort = () => controller.abort(new Error('stopped'))
-    const late = () => controller.abort(new Error(`no answer within ${Math.round(wait + timeout)} ms`))
+    const late = () => controller.abort(new Error(`no answer within ${Math.round(time)} ms`))
     if (signal?.aborted) abort()
     signal?.addEventListener('abort', abort)
-    const timer = this.#clock.after(wait + timeout, late)
+    const cancel = this.#afterParts(time, late)
     const headers: Record<string, string> = { 'x-presque-workerid': workerId }
     if (token !== undefined) headers['authorization'] = `Bearer ${token}`
     if (lease !== undefined) headers['x-lease'] = lease
@@ -117,9 +124,19 @@ export class Gateways {
       })
       return await readAnswer(response, maxBody)
     } finally {
-      timer.cancel()
+      cancel()
       signal?.removeEventListener('abort', abort)
     }
+  }
+
+  /** Calls `late` after a time, ms, unless the returned function is called before. */
+  #afterParts(time: number, late: () => void): () => void {
+    let timer: Timer
+    const wait = (parts: number) => {
+      timer = this.#clock.after(time / PARTS, () => (parts > 1 ? wait(parts - 1) : late()))
+    }
+    wait(PARTS)
+    return () => timer.cancel()
   }
 
   #failed(
@@ -136,6 +153,8 @@ export class Gateways {
       gateway.failures++
       gateway.failedAt = now
       gateway.retryAt = now + Math.max(retryAfter, backoff(gateway.failures))
+      // When it may be asked again, it is the last one.
+      if (this.#gateways[this.#first] === gateway) this.#first = (this.#first + 1) % this.#gateways.length
       if (gateway.failures === 1) this.#options.onAway(url, reason)
     }
     return new UnavailableError(`The gateway ${url} does not serve: ${reason}`)

@@ -56,6 +56,10 @@ const TRANSITIONS: Transitions<State> = {
 /** Notes that come faster are sent together, ms. */
 const NOTES_PAUSE = 100
 
+/** Of the time that is left to tell something, one try may take this part, so that other gateways have theirs; and at least so long, ms. */
+const TRY = 1 / 3
+const SHORTEST_TRY = 250
+
 /** The end of a job is told for so many leases at most. */
 const LEASES_TO_SETTLE = 10
 
@@ -204,7 +208,9 @@ export class HeldJob {
   ): Promise<Answer | undefined> {
     const path = `${queuePath(this.handed.queue)}${flag === '' ? '' : `?${flag}`}`
     for (let tries = 1; !this.#isOver; tries++) {
-      const answer = await this.#request('PUT', path, body)
+      // A result may be large: it takes as long as it takes.
+      const left = flag === 'again' ? this.#settleUntil - this.#clock.now() : Number.POSITIVE_INFINITY
+      const answer = await this.#request('PUT', path, body, left)
       if (answer?.status === 409) {
         this.#lose(this.#leaseLost('The job was given to another worker, or has ended'))
       } else if (answer && (answer.status < 300 || isAboutBody(answer.status))) {
@@ -212,8 +218,8 @@ export class HeldJob {
         if (answer.status < 300 && !this.#isOver) this.#enter('ended')
         return answer
       } else {
-        const left = this.#settleUntil - this.#clock.now()
-        await this.#sleep(Math.min(backoff(tries), this.#lease / 3, left))
+        const rest = this.#settleUntil - this.#clock.now()
+        await this.#sleep(Math.min(backoff(tries), this.#lease / 3, rest))
         if (this.#clock.now() >= this.#settleUntil)
           this.#lose(this.#leaseLost('No gateway has accepted its end'))
       }
@@ -221,14 +227,16 @@ export class HeldJob {
     return undefined
   }
 
-  /** Undefined: no gateway has answered. */
+  /** Asks a gateway. `left`: time in which one must have answered, ms. Undefined: this one has not. */
   async #request(
     method: 'PUT' | 'PATCH',
     path: string,
     body: string | undefined,
+    left: number,
   ): Promise<Answer | undefined> {
     const { lease } = this.handed
-    return await this.#gateways.request({ method, path, body, lease }).catch(() => undefined)
+    const within = Math.max(left * TRY, SHORTEST_TRY)
+    return await this.#gateways.request({ method, path, body, lease, within }).catch(() => undefined)
   }
 
   async #sleep(ms: number): Promise<void> {
@@ -302,7 +310,7 @@ export class HeldJob {
     // While the request is under way, its timer is the end of the lease.
     this.#renewLater(Number.POSITIVE_INFINITY)
     const { body, restore } = this.#notes.take()
-    const answer = await this.#request('PATCH', queuePath(this.handed.queue), body)
+    const answer = await this.#request('PATCH', queuePath(this.handed.queue), body, this.#leaseLeft)
     if (this.#isOver) return
     // Once its end is being told, the answer to that decides: it may have been accepted already.
     const isOurs = this.#state !== 'working'

@@ -77,21 +77,48 @@ onBothWorlds('locks - a claim that does not wait is told that the key is locked'
   assertProblem(await other.call('GET', '/locks/nobody/wait'), 504, 'timeout')
 })
 
-test('locks - of claims that do not wait, those that come too late are told so at once', async () => {
-  // It stands still: nothing ends by time.
-  const clock = new ManualClock()
+/** Gateways on one clock, which stands still: nothing ends by time. */
+async function servedAt(clock: ManualClock, count: number): Promise<GatewayServer[]> {
   const store = new MemoryStore({ clock })
-  const servers = await Promise.all(
-    [1, 2].map(() =>
-      serve(
-        createGateway({
-          clock,
-          lockerOptions: { store },
-          queueOptions: { store: new MemoryQueueStore({ clock }) },
-        }),
-      ),
-    ),
-  )
+  const one = () =>
+    createGateway({
+      clock,
+      lockerOptions: { store },
+      queueOptions: { store: new MemoryQueueStore({ clock }) },
+    })
+  return Promise.all(Array.from({ length: count }, () => serve(one())))
+}
+
+test('locks - a wait without `wait` is answered at once', async () => {
+  const clock = new ManualClock()
+  const servers = await servedAt(clock, 2)
+  try {
+    const [one, other] = servers as [GatewayServer, GatewayServer]
+    const ask = () => other.call('GET', '/locks/key/wait')
+    assertProblem(await ask(), 504, 'timeout')
+    const lease = await claim(one, 'key', '?lease=30')
+    assertProblem(await ask(), 504, 'timeout')
+    assert.equal((await peek(one, 'key')).lock?.parked, 0, 'nobody is left')
+    // Another one waits in the same gateway, for as long as it said.
+    const waiting = other.call('GET', '/locks/key/wait?wait=500ms')
+    await parked(one, 'key')
+    assertProblem(await ask(), 504, 'timeout')
+    await parked(one, 'key')
+    await clock.advance(501)
+    assertProblem(await waiting, 504, 'timeout')
+    await one.call('PUT', '/locks/key?ttl=60', { lease, body: '[1.0]' })
+    assert.equal((await ask()).text, '{"status":"done","result":[1.0]}')
+    const failing = await claim(one, 'failing', '?lease=30')
+    await one.call('POST', '/locks/failing/fail?ttl=60', { lease: failing, body: '"no"' })
+    assertProblem(await other.call('GET', '/locks/failing/wait'), 500, 'remote')
+  } finally {
+    await Promise.all(servers.map((server) => server.close()))
+  }
+})
+
+test('locks - of claims that do not wait, those that come too late are told so at once', async () => {
+  const clock = new ManualClock()
+  const servers = await servedAt(clock, 2)
   try {
     const all = servers.flatMap((server) =>
       Array.from({ length: 5 }, () => server.fetch('POST', '/locks/key/claim')),

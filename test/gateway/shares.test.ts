@@ -3,8 +3,10 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import { createGateway, type GatewayOptions } from '../../src/gateway/index.ts'
+import { MemoryQueueStore } from '../../src/index.ts'
 import { EventClient } from '../support/event-client.ts'
 import { assertProblem, type GatewayServer, serve } from '../support/gateway.ts'
+import { ManualClock } from '../support/manual-clock.ts'
 import { SocketClient } from '../support/socket-client.ts'
 import { until } from '../support/wait.ts'
 
@@ -79,10 +81,10 @@ test('shares - and a quarter of the queues that are watched, by sockets and even
   for (let n = 0; n < 125; n++) await watch(ann, n)
   await assert.rejects(watch(ann, 125), /429 too many watches/)
   assertProblem(await server.call('GET', '/events?queue=q125', { token: 'ann-2' }), 429, 'too many watches')
-  // What is watched already costs nothing more.
+  // What she watches already costs her nothing more; what another one watches does.
   await watch(ann, 0)
   await watch(bob, 125)
-  await watch(ann, 125)
+  await assert.rejects(watch(ann, 125), /429 too many watches/)
   ann.socket.terminate()
   await using again = await SocketClient.open(server, { headers: bearer('ann-1') })
   await until(
@@ -92,6 +94,44 @@ test('shares - and a quarter of the queues that are watched, by sockets and even
         () => false,
       ),
     { what: 'places to be free' },
+  )
+})
+
+test('shares - a queue that is watched is of the share of each holder that watches it, while he does', async () => {
+  const clock = new ManualClock()
+  const queueOptions = { store: new MemoryQueueStore({ clock }) }
+  await using server = await open({ maxStreams: 10_000, clock, queueOptions })
+  await using bob = await SocketClient.open(server, { headers: bearer('bob') })
+  const watch = (n: number) => bob.call('watch', { queue: `q${n}` })
+  const listen = (n: number, token: string) =>
+    EventClient.open(`${server.url}/events?queue=q${n}`, bearer(token))
+  // Ann begins them, and leaves them to bob: by a feed that they share, and by a watch.
+  const anns = await Promise.all(Array.from({ length: 125 }, (_, n) => listen(n, 'ann-1')))
+  const refused = await server.call('GET', '/events?queue=q125', { token: 'ann-2' })
+  assertProblem(refused, 429, 'too many watches')
+  const bobs = await Promise.all(Array.from({ length: 60 }, (_, n) => listen(n, 'bob')))
+  for (let n = 60; n < 125; n++) await watch(n)
+  await assert.rejects(watch(125), /429 too many watches/)
+  for (const client of anns) client.close()
+  // She has no more those that bob listens to. Nobody listens to the other feeds: they are hers for 30 s.
+  for (let n = 125; n < 185; n++) {
+    const open = () => server.call('GET', `/events?queue=q${n}`, { token: 'ann-2' })
+    await until(async () => (await open()).status === 200, { what: `ann to watch q${n}` })
+  }
+  assertProblem(await server.call('GET', '/events?queue=q185', { token: 'ann-2' }), 429, 'too many watches')
+  // One of hers costs nothing more.
+  assert.equal((await server.call('GET', '/events?queue=q184', { token: 'ann-1' })).status, 200)
+  await clock.pass(31_000)
+  assert.equal((await server.call('GET', '/events?queue=q185', { token: 'ann-2' })).status, 200)
+  await assert.rejects(watch(125), /429 too many watches/, 'bob has his own still')
+  for (const client of bobs) client.close()
+  await until(
+    () =>
+      watch(125).then(
+        () => true,
+        () => clock.pass(31_000).then(() => false),
+      ),
+    { what: 'bob to have room' },
   )
 })
 

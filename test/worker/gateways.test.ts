@@ -2,6 +2,7 @@
 
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
+import { Gateways } from '../../src/worker/gateways.ts'
 import { HttpWorker } from '../../src/worker/index.ts'
 import { Cli } from '../support/cli.ts'
 import { type GatewayServer, onBothWorlds } from '../support/gateway.ts'
@@ -245,6 +246,34 @@ onBothWorlds(
     await until(async () => !((await list()) as string[]).includes('w1'), { what: 'the worker to be gone' })
   },
 )
+
+test('http worker gateways - time in which the process was blocked is not that of a gateway', async () => {
+  const [turns, blocked, within] = [5, 500, 400]
+  const gateways = new Gateways({
+    ...{ urls: ['http://gateway.test'], token: undefined, workerId: 'w', timeout: 10_000, maxBody: 1_000 },
+    async fetch(_, { signal } = {}) {
+      // Work computes right after the request, which is answered some turns of the event loop behind that.
+      for (const until = performance.now() + blocked; performance.now() < until; );
+      for (let turn = 0; turn < turns; turn++) await new Promise((resolve) => setImmediate(resolve))
+      signal?.throwIfAborted()
+      return new Response('{}')
+    },
+    onAway: () => {},
+    onBack: () => {},
+  })
+  assert.equal((await gateways.request({ method: 'PATCH', path: '/q/jobs', within })).status, 200)
+  const silent = new Gateways({
+    ...{ urls: ['http://gateway.test'], token: undefined, workerId: 'w', timeout: 10_000, maxBody: 1_000 },
+    fetch: (_, { signal } = {}) =>
+      new Promise((_resolve, reject) => signal?.addEventListener('abort', () => reject(signal.reason))),
+    onAway: () => {},
+    onBack: () => {},
+  })
+  await assert.rejects(
+    silent.request({ method: 'PATCH', path: '/q/jobs', within }),
+    /no answer within 400 ms/,
+  )
+})
 
 test('http worker gateways - a redirection is not followed: the token stays where it was meant for', async () => {
   await using elsewhere = await HttpRelay.start(NOWHERE)

@@ -56,6 +56,34 @@ onBothWorlds('http worker leases - renewed for as long as the work goes on', asy
   assert.equal(held.contexts.length, 1)
 })
 
+onBothWorlds(
+  'http worker leases - kept although one gateway hangs: the next one renews in time',
+  async (world) => {
+    const [one, other] = [await world.open(), await world.open()]
+    await using hanging = await HttpRelay.start(one.url)
+    await using relay = await HttpRelay.start(other.url)
+    hanging.fate = ({ method }) => (method === 'PATCH' ? 'hang' : 'pass')
+    const held = new Held()
+    const url = [hanging.url, relay.url]
+    await using worker = new HttpWorker({ url, queues: 'jobs', lease: 3 * LEASE, work: held.work })
+    await worker.start()
+    const id = await post(one)
+    await until(() => held.contexts[0]?.signal.aborted || relay.count('PATCH') >= 4, {
+      what: 'renewals over a lease',
+      timeout: 20_000,
+    })
+    assert.equal(hanging.count('PATCH'), 1)
+    held.end()
+    const { state, stalls, result } = (await one.call('GET', `/j/jobs/${id}?wait=20`)).json as Record<
+      string,
+      unknown
+    >
+    assert.deepEqual([state, stalls, result], ['completed', 0, 'held'])
+    await until(() => worker.stats().completed === 1, { what: 'the count' })
+    assert.equal(worker.stats().lost, 0)
+  },
+)
+
 onBothWorlds('http worker leases - lost, the work is told, and another worker has the job', async (world) => {
   const gateway = await world.open()
   await using relay = await HttpRelay.start(gateway.url)

@@ -136,6 +136,22 @@ onBothWorlds(
   },
 )
 
+onBothWorlds('http worker stop - a job goes back by the next gateway if one hangs', async (world) => {
+  const [one, other] = [await world.open(), await world.open()]
+  await using relay = await HttpRelay.start(one.url)
+  const work = new Work()
+  const options = { url: [relay.url, other.url], queues: 'jobs', timeout: 3_000 }
+  const worker = new HttpWorker({ ...options, work: work.work })
+  await worker.start()
+  await post(one)
+  await until(() => work.contexts.length === 1, { what: 'the work' })
+  relay.fate = ({ method }) => (method === 'PUT' ? 'hang' : 'pass')
+  await worker.stop({ grace: 0 })
+  const { returned, lost } = worker.stats()
+  assert.deepEqual([returned, lost], [1, 0])
+  assert.equal((await other.call('GET', '/q/jobs')).status, 200)
+})
+
 onBothWorlds('http worker stop - ends in time although no gateway answers', async (world) => {
   const gateway = await world.open()
   await using relay = await HttpRelay.start(gateway.url)

@@ -16,7 +16,9 @@ interface KnownWorker {
   readonly id: string
   readonly startedAt: number
   command: string
-  processed: number
+  taken: number
+  /** Of those that it or another gateway has counted as taken. */
+  returned: number
   failed: number
   seenAt: number
   /** Its requests that wait for a job. */
@@ -65,7 +67,7 @@ export class KnownWorkers {
     if (count >= MAX_WORKERS_PER_QUEUE || this.#workers.size >= MAX_WORKERS) return undefined
     this.#countOf.set(queue, count + 1)
     this.#gone.delete(keyOf(queue, id))
-    const counts = { processed: 0, failed: 0, waiting: 0 }
+    const counts = { taken: 0, returned: 0, failed: 0, waiting: 0 }
     return { queue, id, startedAt: now, seenAt: now, command: DEFAULT_COMMAND, ...counts }
   }
 
@@ -117,14 +119,15 @@ export class KnownWorkers {
       queue,
       command,
       id,
-      processed,
+      taken,
+      returned,
       failed,
       waiting,
       startedAt,
       seenAt,
     } of this.#workers.values()) {
       const silent = waiting > 0 ? 0 : now - seenAt
-      const counts = { processed, failed, waiting }
+      const counts = { taken, returned, failed, waiting }
       yield { kind: 'worker', prefix, queue, command, id, ...counts, age: now - startedAt, silent }
     }
     for (const { queue, id, at } of this.#gone.values())

@@ -107,8 +107,10 @@ async function listedWorkers({ overviewSources }: GatewayDeps): Promise<ListedWo
   const at = Date.now()
   const answers = await overviewSources.answers.notOlderThan(RECENT)
   const named = namedWorkers(answers, prefix).map(
-    ({ id, queue: its, processed, failed, age }): ListedWorker => ({
-      ...{ id, queue: its, processed, failed },
+    ({ id, queue: its, taken, returned, failed, age }): ListedWorker => ({
+      ...{ id, queue: its, failed },
+      // What a gateway has counted as taken may be forgotten, and that it went back not.
+      processed: Math.max(0, taken - returned),
       startedAt: Math.floor((at - age) / 1000),
     }),
   )

@@ -13,7 +13,8 @@ export class Shares {
   /** Undefined: no bound. */
   readonly #most: number | undefined
   readonly #error: string
-  readonly #had = new Map<unknown, number>()
+  /** What each holder has, and how often it was taken. */
+  readonly #had = new Map<unknown, Map<unknown, number>>()
 
   /** `limit`: of all together. `error`: the text of the problem for one more. */
   constructor(limit: number, error: string, tokens: readonly AccessToken[] | undefined) {
@@ -22,25 +23,31 @@ export class Shares {
     this.#error = error
   }
 
-  /** @throws Problem 429 if the caller has its share already. */
-  assertRoom(caller: Caller | undefined): void {
-    const had = this.#had.get(caller?.holder) ?? 0
-    if (caller?.holder === undefined || this.#most === undefined || had < this.#most) return
+  /** @throws Problem 429 if the caller has its share already. `what`: it has room for this if this is among what it has. */
+  assertRoom(caller: Caller | undefined, what?: unknown): void {
+    const had = this.#had.get(caller?.holder)
+    if (!had || this.#most === undefined || had.size < this.#most || had.has(what)) return
     throw new Problem(429, this.#error, { detail: `One holder of tokens may have ${this.#most}` })
   }
 
-  /** The caller has one more. Returns what gives it back, once or more often. */
-  take(caller: Caller | undefined): () => void {
+  /**
+   * The caller has one more. `what`: the same one is counted once, however often its holder takes it. Returns what gives it back,
+   * once or more often.
+   */
+  take(caller: Caller | undefined, what: unknown = Symbol()): () => void {
     const holder = caller?.holder
     if (holder === undefined || this.#most === undefined) return () => {}
-    this.#had.set(holder, (this.#had.get(holder) ?? 0) + 1)
+    const had = this.#had.get(holder) ?? new Map<unknown, number>()
+    this.#had.set(holder, had)
+    had.set(what, (had.get(what) ?? 0) + 1)
     let isTaken = true
     return () => {
       if (!isTaken) return
       isTaken = false
-      const left = (this.#had.get(holder) ?? 1) - 1
-      if (left > 0) this.#had.set(holder, left)
-      else this.#had.delete(holder)
+      const left = (had.get(what) ?? 1) - 1
+      if (left > 0) had.set(what, left)
+      else had.delete(what)
+      if (had.size === 0) this.#had.delete(holder)
     }
   }
 }

@@ -19,7 +19,8 @@ export function workerId({ req }: RouteContext): string | undefined {
 
 /**
  * A client that takes or finishes jobs of a queue, by one request or one message. Each is a sign of life of the worker that it
- * names, and is counted for that one: a job that it takes as processed, one that it fails or puts back as failed.
+ * names, and is counted for that one: a job that it takes as processed, unless it goes back; one that it fails or puts back as
+ * failed.
  */
 export class WorkingClient {
   readonly #clients: GatewayDeps['clients']
@@ -51,14 +52,14 @@ export class WorkingClient {
   /** It was given jobs; with a lease (ms) it holds them. */
   taken(jobs: readonly TakenJob[], lease: number | undefined): void {
     const worker = this.#seen()
-    if (worker) worker.processed += jobs.length
+    if (worker) worker.taken += jobs.length
     if (lease !== undefined) for (const job of jobs) this.renewed(job, lease)
   }
 
   /** It was gone before it had received them. */
   missed(jobs: readonly TakenJob[]): void {
     const worker = this.#seen()
-    if (worker) worker.processed = Math.max(0, worker.processed - jobs.length)
+    if (worker) worker.returned += jobs.length
     for (const { id, fence } of jobs) this.#clients.holdings.jobEnded(this.#queue, id, fence)
   }
 
@@ -66,7 +67,7 @@ export class WorkingClient {
   async renew(job: TakenJob, lease: number): Promise<Renewal> {
     const renewal = await job.renew(lease)
     if (renewal === 'held') this.renewed(job, lease)
-    else this.ended(job, { failed: false })
+    else this.ended(job)
     return renewal
   }
 
@@ -76,14 +77,15 @@ export class WorkingClient {
     this.#clients.holdings.holdsJob({ queue: this.#queue, id, command, fence, lease, worker: this.#id })
   }
 
-  /** It does not hold a job any more. */
-  ended({ id, fence }: TakenJob, { failed }: { failed: boolean }): void {
+  /** It does not hold a job any more: it has failed it, given it back, or neither. */
+  ended({ id, fence }: TakenJob, how: { readonly failed?: boolean; readonly returned?: boolean } = {}): void {
     this.#clients.holdings.jobEnded(this.#queue, id, fence)
-    if (failed) this.failed()
-    else this.#seen()
+    const worker = this.#seen()
+    if (worker && how.failed) worker.failed++
+    if (worker && how.returned) worker.returned++
   }
 
-  /** It has failed a job, or put it back. */
+  /** It has put back a job that it had taken for good. */
   failed(): void {
     const worker = this.#seen()
     if (worker) worker.failed++

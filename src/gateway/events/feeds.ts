@@ -5,11 +5,15 @@ import { Feed } from './feed.ts'
 /** Publishes events to a feed until the function is called that it resolves with. */
 export type FeedSource = (feed: Feed) => Promise<() => void>
 
+/** Charges a user of a feed for it, and returns what ends that. May throw. */
+export type Charge = () => () => void
+
 /** How long a feed goes on without a client, ms: one that reconnects in time misses nothing. */
 const IDLE_MS = 30_000
 
 /**
- * A feed by name. A name whose feed has ended, or is stopped, gets another feed.
+ * A feed by name. A name whose feed has ended, or is stopped, gets another feed. Its users are charged for it while they use it;
+ * the last one also as long as it is idle.
  *
  * | state   | `open`            | its last user releases it    | the source fails to start | the timer fires | `close` |
  * | ------- | ----------------- | ---------------------------- | ------------------------- | --------------- | ------- |
@@ -19,7 +23,7 @@ const IDLE_MS = 30_000
  */
 type FeedState =
   | { readonly kind: 'used'; readonly users: number }
-  | { readonly kind: 'idle'; readonly timer: Timer }
+  | { readonly kind: 'idle'; readonly timer: Timer; discharge(): void }
   | { readonly kind: 'stopped' }
 
 const FEED_TRANSITIONS: Transitions<FeedState['kind']> = {
@@ -45,7 +49,10 @@ class OpenFeed {
   enter(state: FeedState): void {
     const former = this.#state
     assertTransition('feed', FEED_TRANSITIONS, former.kind, state.kind)
-    if (former.kind === 'idle') former.timer.cancel()
+    if (former.kind === 'idle') {
+      former.timer.cancel()
+      former.discharge()
+    }
     this.#state = state
   }
 }
@@ -66,9 +73,14 @@ export class Feeds {
 
   /**
    * The feed of this name; `source` begins to publish to it if it is not open. Call `release` once when it is not used any more.
-   * @throws what the source rejects with
+   * @throws what the source rejects with, or the charge throws
    */
-  async open(name: string, source: FeedSource): Promise<{ feed: Feed; release(): void }> {
+  async open(
+    name: string,
+    source: FeedSource,
+    charge: Charge = () => () => {},
+  ): Promise<{ feed: Feed; release(): void }> {
+    const discharge = charge()
     const found = this.#feeds.get(name)
     const opened = found && !found.feed.isOver ? found : this.#start(name, source)
     const { state } = opened
@@ -77,9 +89,10 @@ export class Feeds {
       await opened.started
     } catch (error) {
       this.#stop(name, opened)
+      discharge()
       throw error
     }
-    return { feed: opened.feed, release: () => this.#release(name, opened) }
+    return { feed: opened.feed, release: () => this.#release(name, opened, discharge) }
   }
 
   #start(name: string, source: FeedSource): OpenFeed {
@@ -88,15 +101,16 @@ export class Feeds {
     return opened
   }
 
-  #release(name: string, opened: OpenFeed): void {
+  #release(name: string, opened: OpenFeed, discharge: () => void): void {
     const { state } = opened
+    if (state.kind === 'used' && state.users === 1 && !opened.feed.isOver) {
+      const timer = this.#clock.after(IDLE_MS, () => this.#stop(name, opened), true)
+      return opened.enter({ kind: 'idle', timer, discharge })
+    }
+    discharge()
     if (state.kind !== 'used') return
     if (state.users > 1) opened.enter({ kind: 'used', users: state.users - 1 })
-    else if (opened.feed.isOver) this.#stop(name, opened)
-    else {
-      const timer = this.#clock.after(IDLE_MS, () => this.#stop(name, opened), true)
-      opened.enter({ kind: 'idle', timer })
-    }
+    else this.#stop(name, opened)
   }
 
   #stop(name: string, opened: OpenFeed): void {

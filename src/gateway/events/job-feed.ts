@@ -1,7 +1,6 @@
 import { AbortedError, RemoteError, RemovedError } from '../../errors.ts'
 import { reportHookError } from '../../kernel/hooks.ts'
 import type { Job, JobStatus, RedisQueue } from '../../queue/index.ts'
-import type { Caller } from '../env.ts'
 import { jobMembers } from '../http/job-text.ts'
 import { objectText, textOf } from '../http/json.ts'
 import { internalProblem, problemOf } from '../problem.ts'
@@ -28,7 +27,6 @@ export function jobFeed(
   { watches, queues }: { readonly watches: QueueWatches; readonly queues: Queues },
   name: string,
   job: Job,
-  caller: Caller | undefined,
 ): FeedSource {
   return async (feed) => {
     const { queue, release } = queues.hold(name)
@@ -40,7 +38,7 @@ export function jobFeed(
         },
         onGap: () => following.look(),
       }
-      const stopWatching = await watches.watch(name, watcher, caller)
+      const stopWatching = await watches.watch(name, watcher)
       following.start()
       return () => {
         following.stop()

@@ -1,6 +1,5 @@
 import type { Clock, Timer } from '../../kernel/time.ts'
 import type { FeedEvent } from '../../queue/index.ts'
-import type { Caller } from '../env.ts'
 import type { Queues } from '../queues.ts'
 import type { Feed } from './feed.ts'
 import type { FeedSource } from './feeds.ts'
@@ -32,9 +31,9 @@ function publisher(queue: string, feed: Feed): QueueWatcher {
   }
 }
 
-/** The events of one queue, for a caller and all that join it. */
-export function queueFeed(watches: QueueWatches, queue: string, caller: Caller | undefined): FeedSource {
-  return (feed) => watches.watch(queue, publisher(queue, feed), caller)
+/** The events of one queue. */
+export function queueFeed(watches: QueueWatches, queue: string): FeedSource {
+  return (feed) => watches.watch(queue, publisher(queue, feed))
 }
 
 /**

@@ -19,13 +19,14 @@ export interface QueueWatcher {
 
 interface Watched {
   readonly watchers: Set<QueueWatcher>
-  /** Gives back the place that the caller has who began it. */
-  readonly leave: () => void
   /** Resolves with what stops it when events arrive. */
   readonly started: Promise<() => void>
 }
 
-/** Watches queues: however many watchers a queue has in this gateway, it is watched once. */
+/**
+ * Watches queues: however many watchers a queue has in this gateway, it is watched once. It is of the share of each holder of
+ * tokens that has a watcher of it, whoever else has one.
+ */
 export class QueueWatches {
   readonly #queues: Queues
   readonly #shares: Shares
@@ -42,19 +43,40 @@ export class QueueWatches {
   }
 
   /**
-   * Calls the watcher until the returned function is called, once. `caller`: it is of its share if it begins the watch of the
-   * queue.
+   * The queue is of the share of `caller` until the returned function is called, once or more often.
+   * @throws Problem 429 if the caller watches too many.
+   */
+  charge(name: string, caller: Caller | undefined): () => void {
+    this.#shares.assertRoom(caller, name)
+    return this.#shares.take(caller, name)
+  }
+
+  /**
+   * Calls the watcher until the returned function is called, once. `caller`: charged for as long.
    * @throws OverloadedError if too many queues are watched, Problem 429 if the caller watches too many; UnavailableError,
    * ClosedError.
    */
   async watch(name: string, watcher: QueueWatcher, caller?: Caller | undefined): Promise<() => void> {
-    const watched = this.#watched.get(name) ?? this.#start(name, caller)
+    const discharge = this.charge(name, caller)
+    try {
+      const leave = await this.#join(name, watcher)
+      return () => {
+        leave()
+        discharge()
+      }
+    } catch (error) {
+      discharge()
+      throw error
+    }
+  }
+
+  async #join(name: string, watcher: QueueWatcher): Promise<() => void> {
+    const watched = this.#watched.get(name) ?? this.#start(name)
     watched.watchers.add(watcher)
     const leave = () => {
       watched.watchers.delete(watcher)
       if (watched.watchers.size > 0 || this.#watched.get(name) !== watched) return
       this.#watched.delete(name)
-      watched.leave()
       void watched.started.then(
         (stop) => stop(),
         () => {},
@@ -69,11 +91,10 @@ export class QueueWatches {
     }
   }
 
-  #start(name: string, caller: Caller | undefined): Watched {
+  #start(name: string): Watched {
     if (this.#watched.size >= MAX_WATCHED) throw new OverloadedError('Too many queues are watched')
-    this.#shares.assertRoom(caller)
     const watchers = new Set<QueueWatcher>()
-    const watched = { watchers, leave: this.#shares.take(caller), started: this.#watch(name, watchers) }
+    const watched = { watchers, started: this.#watch(name, watchers) }
     this.#watched.set(name, watched)
     return watched
   }

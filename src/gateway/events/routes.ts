@@ -56,10 +56,12 @@ async function sendEvents(
   deps: GatewayDeps,
   { queue }: ParameterValues<typeof QUEUE>,
 ): Promise<Answer> {
-  const { watches, queues, clock, access } = deps
-  const source =
-    queue === undefined ? allQueuesFeed(watches, queues, clock) : queueFeed(watches, queue, access.caller(c))
-  return sendFeed(c, deps, queue === undefined ? 'all' : `queue ${queue}`, source, (feed) => {
+  const { watches, queues, clock } = deps
+  const shared: SharedFeed =
+    queue === undefined
+      ? { name: 'all', source: allQueuesFeed(watches, queues, clock) }
+      : { name: `queue ${queue}`, source: queueFeed(watches, queue), queue }
+  return sendFeed(c, deps, shared, (feed) => {
     const seen = lastEventId(c)
     const after = seen === undefined ? feed.last : feed.numberOf(seen)
     return async (stream) => {
@@ -69,15 +71,23 @@ async function sendEvents(
   })
 }
 
+interface SharedFeed {
+  readonly name: string
+  readonly source: FeedSource
+  /** The queue that is watched for it, of the share of each client. */
+  readonly queue?: string
+}
+
 /** Answers with the events of a feed, which is held until the stream is over. */
 async function sendFeed(
   c: RouteContext,
   deps: GatewayDeps,
-  name: string,
-  source: FeedSource,
+  { name, source, queue }: SharedFeed,
   send: (feed: Feed) => EventProducer | Promise<EventProducer>,
 ): Promise<Answer> {
-  const { feed, release } = await deps.feeds.open(name, source)
+  const { feeds, watches, access } = deps
+  const charge = queue === undefined ? undefined : () => watches.charge(queue, access.caller(c))
+  const { feed, release } = await feeds.open(name, source, charge)
   try {
     const sending = await send(feed)
     return eventStream(c, deps, (stream) => sending(stream).finally(release))
@@ -96,8 +106,8 @@ async function sendJob(c: RouteContext, deps: GatewayDeps): Promise<Answer> {
     if (!job) throw new Problem(404, 'no such job')
     // The name of a queue has no control character.
     const feedName = `job ${name}\n${id} ${job.generation}`
-    const source = jobFeed(deps, name, job, deps.access.caller(c))
-    return sendFeed(c, deps, feedName, source, async (feed) => {
+    const shared = { name: feedName, source: jobFeed(deps, name, job), queue: name }
+    return sendFeed(c, deps, shared, async (feed) => {
       const { last } = feed
       const status = await queue.status(id)
       const data = jobStateText(name, id, status)

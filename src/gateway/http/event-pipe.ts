@@ -1,8 +1,9 @@
 import type { ServerResponse } from 'node:http'
+import { callHook } from '../../kernel/hooks.ts'
 import { microtask } from '../../kernel/time.ts'
 import { onSocketClosed } from './client.ts'
 
-/** Carries the bytes of a stream to its client. */
+/** Carries the bytes of a stream to its client. Its methods do not throw: what fails is told to its listener. */
 export interface EventPipe {
   /** Bytes that were written and that the client has not taken, as far as this process knows. */
   readonly pending: number
@@ -19,11 +20,13 @@ export interface PipeListener {
   onDrained(): void
   /** The client is gone, or has taken all of what has ended. */
   onClosed(): void
+  /** Nothing can be written any more. */
+  onFailed(error: unknown): void
 }
 
 /**
  * Writes to a response of node:http. It costs half of what a body of a Response costs that the adapter copies, and it tells
- * how many bytes are pending.
+ * how many bytes are pending. What stands before the gateway may have patched the response: it may throw, and emit errors.
  */
 export class NodePipe implements EventPipe {
   readonly #outgoing: ServerResponse
@@ -36,6 +39,7 @@ export class NodePipe implements EventPipe {
     this.#listener = listener
     outgoing.on('drain', this.#onDrained)
     outgoing.on('close', this.#onClosed)
+    outgoing.on('error', this.#onError)
     this.#leaveSocket = onSocketClosed(outgoing.req.socket, this.#onClosed)
   }
 
@@ -44,18 +48,28 @@ export class NodePipe implements EventPipe {
   }
 
   write(bytes: Buffer): void {
-    this.#outgoing.write(bytes)
+    try {
+      this.#outgoing.write(bytes)
+    } catch (error) {
+      this.#onError(error)
+    }
   }
 
   end(): void {
     this.#leaveSocket()
-    this.#outgoing.end()
+    try {
+      this.#outgoing.end()
+    } catch (error) {
+      this.#onError(error)
+    }
   }
 
   cut(): void {
     this.#leaveSocket()
-    this.#outgoing.destroy()
+    callHook(undefined, 'gateway', () => void this.#outgoing.destroy())
   }
+
+  readonly #onError = (error: unknown): void => this.#listener.onFailed(error)
 
   readonly #onDrained = (): void => this.#listener.onDrained()
 

@@ -63,7 +63,9 @@ const MAX_STALL = 120_000
  *   created   `end`, or the client was gone before              closed
  *   open      the producer has ended, or `end`                  flushing; closed if the client has taken about all
  *   open      the client is gone, or is cut                     closed
+ *   open      the response fails: that is reported              closed
  *   flushing  the client has taken all, is gone, or is cut      closed
+ *   flushing  the response fails: that is reported              closed
  *   closed    the answer begins                                 closed: it has no events
  */
 export class EventStream implements PipeListener {
@@ -129,6 +131,7 @@ export class EventStream implements PipeListener {
     if (state.kind !== 'open') return
     if (state.pipe.pending > MAX_PENDING) return this.#cut(state.pipe)
     state.pipe.write((event instanceof Frame ? event : Frame.of(event)).bytes)
+    if (this.isOver) return
     this.#count(state.pipe)
     if (this.#counted > 0 && this.#owner.pending > MAX_PENDING_IN_ALL) this.#cut(state.pipe)
   }
@@ -215,6 +218,12 @@ export class EventStream implements PipeListener {
 
   onClosed(): void {
     this.#close()
+  }
+
+  onFailed(error: unknown): void {
+    reportHookError('gateway', error)
+    const state = this.#state
+    if (state.kind === 'open' || state.kind === 'flushing') this.#cut(state.pipe)
   }
 
   #cut(pipe: EventPipe): void {

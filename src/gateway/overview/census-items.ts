@@ -42,7 +42,9 @@ export type ClientCensusItem = { readonly prefix: string } & (
       readonly queue: string
       readonly command: string
       readonly id: string
-      readonly processed: number
+      /** Its jobs, as one gateway has counted them: one may be taken at this gateway, and go back at another. */
+      readonly taken: number
+      readonly returned: number
       readonly failed: number
       /** Since it was first seen, and last seen. */
       readonly age: number
@@ -84,7 +86,7 @@ export type ClientCensusItem = { readonly prefix: string } & (
 
 const CLIENT_ITEM: z.ZodType<ClientCensusItem> = z.discriminatedUnion('kind', [
   z.object({
-    ...{ ...ofCommand, kind: z.literal('worker'), id: text, processed: count, failed: count },
+    ...{ ...ofCommand, kind: z.literal('worker'), id: text, taken: count, returned: count, failed: count },
     ...{ age: count, silent: count, waiting: count },
   }),
   z.object({ kind: z.literal('gone'), prefix: text, queue: text, id: text, age: count }),

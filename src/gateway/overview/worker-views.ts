@@ -8,7 +8,8 @@ export interface NamedWorker {
   readonly queue: string
   readonly id: string
   readonly command: string
-  readonly processed: number
+  readonly taken: number
+  readonly returned: number
   readonly failed: number
   /** Since it was first seen, and last seen. */
   readonly age: number
@@ -30,12 +31,13 @@ export function namedWorkers({ gateway }: Answers, prefix: string): NamedWorker[
     const name = nameOf(item.queue, item.id)
     // Another gateway has seen it sign off since.
     if (item.silent >= (goneFor.get(name) ?? Number.POSITIVE_INFINITY)) continue
-    const { queue, id, command, processed, failed, age, silent, waiting } = item
+    const { queue, id, command, taken, returned, failed, age, silent, waiting } = item
     const known = found.get(name)
     found.set(name, {
       ...{ queue, id },
       command: known && known.silent < silent ? known.command : command,
-      processed: processed + (known?.processed ?? 0),
+      taken: taken + (known?.taken ?? 0),
+      returned: returned + (known?.returned ?? 0),
       failed: failed + (known?.failed ?? 0),
       waiting: waiting + (known?.waiting ?? 0),
       age: Math.max(age, known?.age ?? 0),

@@ -80,7 +80,7 @@ function putJob(
     const { job } = leased
     const reply = await end(c, deps, job, { failed, again, retry: retry ?? true })
     // A repetition counts no more.
-    client.ended(job, { failed: failed && reply === 'accepted' })
+    client.ended(job, reply === 'accepted' ? { failed, returned: again } : {})
     if (reply === 'lost') throw leaseLost(job.id)
     return emptyAnswer()
   })

@@ -1,7 +1,7 @@
 import { z } from 'zod'
 import { JsonText } from '../../kernel/codec/json-text.ts'
 import { recordKey } from '../../kernel/keys.ts'
-import type { Done, Peek, TokenLease } from '../../locker/index.ts'
+import type { Peek, TokenLease } from '../../locker/index.ts'
 import type { GatewayDeps } from '../deps.ts'
 import { inSeconds } from '../duration.ts'
 import type { RouteContext } from '../env.ts'
@@ -17,9 +17,6 @@ import { lockView } from '../overview/key-views.ts'
 import { RECENT } from '../overview/recent-answers.ts'
 import { Problem } from '../problem.ts'
 import { type Route, route } from './route.ts'
-
-/** How long the store may take to answer a request that does not wait for an outcome, ms. */
-const STORE_WITHIN = 1_000
 
 /** Longest time that a result is kept, ms: one year. */
 const MAX_TTL = 366 * 24 * 60 * 60_000
@@ -64,7 +61,11 @@ export const LOCK_ROUTES: readonly Route[] = [
       effect: 'reads',
       summary: 'Waits for the outcome of the client that computes the key.',
       query: WAITING,
-      answers: { 200: '`{ status: "done", result }`.', 500: 'It failed.', 504: 'The wait has ended.' },
+      answers: {
+        200: '`{ status: "done", result }`.',
+        500: 'It failed.',
+        504: 'The wait has ended; without `wait`, there is no outcome yet.',
+      },
       handle: waitForKey,
     }),
   ),
@@ -164,9 +165,8 @@ async function waitForKey(
   query: ParameterValues<typeof WAITING>,
 ): Promise<Answer> {
   const key = lockKey(c)
-  const wait = waitOf(c, query, deps)
-  const result = await whileWanted(c, deps.lifecycle, (signal) =>
-    unlessWaitEnds(() => deps.locker.wait(key, { signal, timeout: Math.max(wait, STORE_WITHIN) })),
+  const result = await untilAnswered(c, deps, waitOf(c, query, deps), (waiting) =>
+    deps.locker.wait(key, waiting),
   )
   if (result === WAIT_ENDED) throw new Problem(504, 'timeout', { detail: 'There is no outcome yet' })
   return doneAnswer(result)
@@ -178,16 +178,6 @@ function doneAnswer(result: unknown): Answer {
 
 const WAIT_ENDED: unique symbol = Symbol('the wait has ended')
 
-/** By the timeout of the call, or because nobody wants the answer any more. */
-async function unlessWaitEnds<T>(call: () => Promise<T>): Promise<T | typeof WAIT_ENDED> {
-  try {
-    return await call()
-  } catch (error) {
-    if (waitHasEnded(error)) return WAIT_ENDED
-    throw error
-  }
-}
-
 /** The lease of a key, or its result. A lease whose client was gone before it was told goes back at once. */
 async function claimKey(
   c: RouteContext,
@@ -195,7 +185,10 @@ async function claimKey(
   query: ParameterValues<typeof CLAIMING>,
 ): Promise<Answer> {
   const key = lockKey(c)
-  const ticket = await claimed(c, deps, key, query.lease, waitOf(c, query, deps))
+  const { lease: asked } = query
+  const ticket = await untilAnswered(c, deps, waitOf(c, query, deps), (waiting) =>
+    deps.locker.request(key, { ...waiting, renew: false, lease: asked }),
+  )
   if (ticket === WAIT_ENDED) throw new Problem(423, 'locked', { detail: 'Another client has the key' })
   if (ticket.status === 'done') return doneAnswer(ticket.result)
   const { fence, token, lease } = ticket
@@ -212,14 +205,21 @@ async function claimKey(
   return answer
 }
 
-/** Waits up to `wait` ms while another client has the key, but not before the store has said so: if it is 0, one step answers. */
-function claimed(
+/** How a locker waits for the answer to a request. */
+interface Waiting {
+  readonly signal: AbortSignal
+  readonly timeout: number
+  /** The store has no result. */
+  readonly onParked: () => void
+}
+
+/** Asks, and waits up to `wait` ms, but not before the store has said that there is no result: if it is 0, one step answers. */
+function untilAnswered<T>(
   c: RouteContext,
-  { locker, lifecycle, clock }: GatewayDeps,
-  key: string,
-  lease: number | undefined,
+  { lifecycle, clock }: GatewayDeps,
   wait: number,
-): Promise<TokenLease | Done<unknown> | typeof WAIT_ENDED> {
+  ask: (waiting: Waiting) => Promise<T>,
+): Promise<T | typeof WAIT_ENDED> {
   return whileWanted(c, lifecycle, async (unwanted) => {
     const ended = new AbortController()
     const state = { isOver: wait === 0, isParked: false }
@@ -229,9 +229,11 @@ function claimed(
     }
     const timer = wait > 0 ? clock.after(wait, () => change('isOver')) : undefined
     const signal = AbortSignal.any([unwanted, ended.signal])
-    const waiting = { signal, timeout: Number.POSITIVE_INFINITY, onParked: () => change('isParked') }
     try {
-      return await unlessWaitEnds(() => locker.request(key, { ...waiting, renew: false, lease }))
+      return await ask({ signal, timeout: Number.POSITIVE_INFINITY, onParked: () => change('isParked') })
+    } catch (error) {
+      if (waitHasEnded(error)) return WAIT_ENDED
+      throw error
     } finally {
       timer?.cancel()
     }

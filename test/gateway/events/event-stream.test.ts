@@ -1,7 +1,8 @@
 // Streams of server-sent events, over node:http and as the body of a Response.
 
 import assert from 'node:assert/strict'
-import { createServer } from 'node:http'
+import { subscribe, unsubscribe } from 'node:diagnostics_channel'
+import { createServer, type ServerResponse } from 'node:http'
 import { type AddressInfo, connect } from 'node:net'
 import { test } from 'node:test'
 import fc from 'fast-check'
@@ -10,6 +11,7 @@ import { Frame, type ServerSentEvent } from '../../../src/gateway/http/event-fra
 import type { EventProducer, EventStream } from '../../../src/gateway/http/event-stream.ts'
 import { EventStreams } from '../../../src/gateway/http/event-streams.ts'
 import { Lifecycle } from '../../../src/gateway/lifecycle.ts'
+import { channelName, type TelemetryEvents } from '../../../src/index.ts'
 import { systemClock } from '../../../src/kernel/time.ts'
 import { EventClient, EventParser } from '../../support/event-client.ts'
 import { ManualClock } from '../../support/manual-clock.ts'
@@ -22,8 +24,9 @@ interface Scene extends AsyncDisposable {
   /** Of the next request. */
   source: EventProducer
   lifetime: number | undefined
-  /** The stream of the last request. */
+  /** The stream and the response of the last request. */
   stream: EventStream | undefined
+  response: ServerResponse | undefined
   port: number
   open(options?: { paused?: boolean }): Promise<EventClient>
 }
@@ -35,6 +38,7 @@ async function sceneOf({ maxStreams = 100, heartbeat = 8_000 } = {}): Promise<Sc
   const server = createServer((_, response) => {
     const stream = streams.create((given) => scene.source(given), scene.lifetime)
     scene.stream = stream
+    scene.response = response
     response.writeHead(200, { 'content-type': 'text/event-stream' })
     response.flushHeaders()
     stream.attachTo(response)
@@ -46,6 +50,7 @@ async function sceneOf({ maxStreams = 100, heartbeat = 8_000 } = {}): Promise<Sc
     source: ({ ended }) => ended,
     lifetime: undefined,
     stream: undefined,
+    response: undefined,
     open: (options) => EventClient.open(`http://127.0.0.1:${port}/`, {}, options),
     async [Symbol.asyncDispose]() {
       streams.close()
@@ -54,6 +59,22 @@ async function sceneOf({ maxStreams = 100, heartbeat = 8_000 } = {}): Promise<Sc
     },
   }
   return scene
+}
+
+/** The errors that are reported as `hook`. */
+class Reported implements Disposable {
+  readonly errors: unknown[] = []
+  readonly #hear = (message: unknown): void => {
+    this.errors.push((message as TelemetryEvents['hook']).error)
+  }
+
+  constructor() {
+    subscribe(channelName('hook'), this.#hear)
+  }
+
+  [Symbol.dispose](): void {
+    unsubscribe(channelName('hook'), this.#hear)
+  }
 }
 
 function parsed(...events: ServerSentEvent[]): EventParser {
@@ -279,6 +300,91 @@ test('event stream - heartbeats are comments, one in each interval, by one timer
   for (const client of clients) client.close()
   await until(() => scene.streams.size === 0, { what: 'all to be gone' })
   assert.equal(scene.clock.pending, 0, 'no timer without a stream')
+})
+
+const broken = new Error('broken')
+
+/** Makes methods of a response throw from now on. */
+function breakMethods(response: ServerResponse, ...names: ('write' | 'end' | 'destroy')[]): void {
+  for (const name of names)
+    response[name] = () => {
+      throw broken
+    }
+}
+
+/** How a response fails that is not only node's, what happens then, and how many errors are told. */
+const FAILURES: readonly [
+  title: string,
+  fail: (response: ServerResponse) => void,
+  then: (scene: Scene, stream: EventStream) => unknown,
+  errors: number,
+][] = [
+  [
+    'write throws at an event',
+    (response) => breakMethods(response, 'write'),
+    (_, stream) => stream.send({ data: '1' }),
+    1,
+  ],
+  [
+    'write takes a large event, and throws',
+    (response) => {
+      const write = response.write.bind(response) as (bytes: unknown) => boolean
+      response.write = (bytes: unknown) => {
+        write(bytes)
+        throw broken
+      }
+    },
+    (_, stream) => stream.send({ data: 'x'.repeat(8e6) }),
+    1,
+  ],
+  [
+    'write throws at a heartbeat',
+    (response) => breakMethods(response, 'write'),
+    ({ clock }) => clock.pass(8_000),
+    1,
+  ],
+  [
+    'write and destroy throw',
+    (response) => breakMethods(response, 'write', 'destroy'),
+    (_, stream) => stream.send({ data: '1' }),
+    2,
+  ],
+  ['end throws', (response) => breakMethods(response, 'end'), (_, stream) => stream.end(), 1],
+  ['an error is emitted', () => {}, ({ response }) => response?.emit('error', broken), 1],
+]
+
+for (const [title, fail, then, count] of FAILURES) {
+  test(`event stream - a response fails, ${title}: it ends and is reported, the others go on`, async () => {
+    await using scene = await sceneOf()
+    using reported = new Reported()
+    const other = await scene.open()
+    await scene.open()
+    const { stream, response } = scene
+    assert.ok(stream && response)
+    fail(response)
+    await then(scene, stream)
+    assert.equal(stream.isOver, true)
+    assert.deepEqual([scene.streams.size, scene.streams.pending], [1, 0])
+    assert.deepEqual(reported.errors, Array(count).fill(broken))
+    const { comments } = other.parser
+    await scene.clock.pass(8_000)
+    await until(() => other.parser.comments > comments, { what: 'a heartbeat of the other one' })
+  })
+}
+
+test('event stream - the write of a source that fails throws too: nothing is rejected', async () => {
+  await using scene = await sceneOf()
+  using reported = new Reported()
+  scene.source = async (stream) => {
+    breakMethods(scene.response as ServerResponse, 'write')
+    stream.send({ data: 'first' })
+    assert.equal(stream.isOver, true)
+    throw new TimeoutError('of the source', { key: 'key' })
+  }
+  const client = await scene.open()
+  assert.equal(await client.ended(), 'cut')
+  await scene.lifecycle.end(10_000, 0)
+  assert.deepEqual([scene.streams.size, reported.errors], [0, [broken]])
 })
 
 test('event stream - one with a lifetime ends at the first heartbeat behind it, and the others go on', async () => {

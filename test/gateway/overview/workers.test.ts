@@ -104,6 +104,27 @@ onBothWorlds('workers - what goes back is not counted as processed', async (w) =
   await until(async () => (await countsOf()).every((count) => count === 1), { what: 'it to count' })
 })
 
+onBothWorlds(
+  'workers - a job that a worker gives back, at any gateway, is not processed by it',
+  async (w) => {
+    const [one, other] = [await w.open(), await w.open()]
+    await one.call('POST', '/q/dig', { body: '1' })
+    for (const server of [one, other]) {
+      const taken = await one.call('GET', '/q/dig?lease=30&wait=20', { headers: as('a') })
+      const lease = taken.headers.get('x-lease') ?? ''
+      assert.equal((await server.call('PUT', '/q/dig?again', { headers: as('a'), lease })).status, 204)
+      await worker(other, 'a', ({ processed }) => processed === 0)
+    }
+    const taken = await one.call('GET', '/q/dig?lease=30&wait=20', { headers: as('a') })
+    const lease = taken.headers.get('x-lease') ?? ''
+    assert.equal((await other.call('PUT', '/q/dig', { headers: as('a'), lease, body: '1' })).status, 204)
+    await worker(other, 'a', ({ processed }) => processed === 1)
+    // It is over: nothing goes back.
+    assert.equal((await one.call('PUT', '/q/dig?again', { headers: as('a'), lease })).status, 409)
+    assert.equal((await worker(other, 'a', () => true)).processed, 1)
+  },
+)
+
 onBothWorlds('workers - what is wrong is refused', async (w) => {
   const server = await w.open()
   assertProblem(await server.call('POST', '/w/dig'), 400, 'worker_id is missing')
@@ -162,13 +183,13 @@ test('workers - what another gateway has seen before a worker signed off does no
     ...place,
     item: {
       ...({ kind: 'worker', prefix: 'p', queue: 'q', command: 'job', id: 'a' } as const),
-      ...{ processed: 1, failed: 0, age: 9_000, silent, waiting: 0 },
+      ...{ taken: 1, returned: 0, failed: 0, age: 9_000, silent, waiting: 0 },
     },
   })
   const gone = { ...place, item: { kind: 'gone', prefix: 'p', queue: 'q', id: 'a', age: 1_000 } as const }
   const empty = { workers: [], services: [], locker: [], complete: true }
   const found = (...gateway: (ReturnType<typeof seen> | typeof gone)[]) =>
-    namedWorkers({ ...empty, gateway }, 'p').map(({ processed }) => processed)
+    namedWorkers({ ...empty, gateway }, 'p').map(({ taken }) => taken)
   assert.deepEqual(found(seen(2_000), seen(3_000)), [2])
   assert.deepEqual(found(gone, seen(2_000)), [])
   assert.deepEqual(found(seen(2_000), gone, seen(500)), [1])

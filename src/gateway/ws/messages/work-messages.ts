@@ -144,7 +144,7 @@ function end(
 ): Promise<undefined> {
   return leased(session, values, async ({ job }) => {
     const isHeld = await run(job)
-    new WorkingClient(session.deps, values.queue, undefined).ended(job, { failed: false })
+    new WorkingClient(session.deps, values.queue, undefined).ended(job)
     freeSlot(session, job)
     if (!isHeld) throw leaseLost(job.id)
     return undefined
