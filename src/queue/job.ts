@@ -55,7 +55,7 @@ export interface JobStatus {
   progress: unknown
   /** Number of processes with waiters for the job; each may have several. */
   waiters: number
-  /** What is left of the delay of a delayed job, ms. */
+  /** The rest of the delay of a delayed job, ms. */
   dueIn?: number
   /** Result of a completed job, while it is kept. */
   result?: unknown
@@ -117,7 +117,7 @@ export class Job<Result = unknown> {
     return this.#queue.result(this, options) as Promise<Result>
   }
 
-  /** The current status of the job; undefined if it does not exist any more. */
+  /** The current status of the job; undefined if it no longer exists. */
   status(): Promise<JobStatus | undefined> {
     return this.#queue.status(this.id)
   }
