@@ -11,6 +11,7 @@ import { masked } from './secrets.ts'
  */
 export type Ran = 'no' | 'maybe' | 'yes'
 
+/** Options of the constructor of an error. */
 export interface SoloflightErrorOptions {
   /** The resource key that the error concerns, if any. */
   key?: string | undefined

@@ -50,6 +50,7 @@ const REQUEST_DEFAULTS = defaultsOf(REQUEST_OPTIONS)
 /** Options of {@link BusService.connect}: those of its requests. */
 export type ServiceConnectOptions = Pick<ServiceRequestOptions, 'reqTimeout'>
 
+/** Events of a BusService. */
 export interface BusServiceEvents<Data, Result> {
   /** This object serves from now on. */
   serving: []

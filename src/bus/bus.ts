@@ -21,6 +21,7 @@ import { MemoryBus } from './store/memory-store.ts'
 import { RedisInstance } from './store/redis/redis-instance.ts'
 import type { Instance } from './store/store.ts'
 
+/** Events of a Bus. An instance is named by its address. */
 export interface BusEvents {
   /** All instances are connected: for the first time, or after none was. */
   online: []

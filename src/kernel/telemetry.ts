@@ -83,6 +83,7 @@ export interface TelemetryEvents {
   connection: { link: 'commands' | 'subscription'; up: boolean; error?: Error | undefined }
 }
 
+/** The name of an event of telemetry. */
 export type TelemetryEvent = keyof TelemetryEvents
 
 /** Name of the diagnostics channel on which an event is published. */

@@ -19,14 +19,18 @@ export type JobMap<Jobs> = {
 // biome-ignore lint/suspicious/noExplicitAny: no type is known
 export type AnyJobs = Record<string, (payload: any) => any>
 
+/** The names of the commands of a queue. */
 export type CommandOf<Jobs> = keyof Jobs & string
 
+/** The payload of a command. */
 export type PayloadOf<Jobs extends JobMap<Jobs>, Command extends keyof Jobs> = Parameters<Jobs[Command]>[0]
 
+/** The result of a command. */
 export type ResultOf<Jobs extends JobMap<Jobs>, Command extends keyof Jobs> = Awaited<
   ReturnType<Jobs[Command]>
 >
 
+/** The handler of a command. */
 export type HandlerOf<Jobs extends JobMap<Jobs>, Command extends keyof Jobs> = Handler<
   PayloadOf<Jobs, Command>,
   ResultOf<Jobs, Command>

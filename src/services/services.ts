@@ -45,6 +45,7 @@ export interface ServicesStats {
   subscribed: boolean
 }
 
+/** Events of a Services object. `up` and `down` are best effort. */
 export interface ServicesEvents {
   /** A process serves a service from now on. */
   up: [ServingInfo]

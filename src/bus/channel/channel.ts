@@ -11,6 +11,7 @@ import { type ChannelOptions, type ResolvedChannelOptions, resolveChannelOptions
 import { RoleSenders } from './role-senders.ts'
 import { Session } from './session.ts'
 
+/** Events of a Channel. */
 export interface ChannelEvents<In> {
   /** This process has its role. */
   connect: []

@@ -11,6 +11,7 @@ import { type PubsubOptions, resolvePubsubOptions } from './options.ts'
 import { Publisher } from './publisher.ts'
 import { Subscription, type TopicPosition } from './subscription.ts'
 
+/** Events of a Pubsub object. */
 export interface PubsubEvents<M = unknown> {
   /** Messages that are published from now on arrive. The retained message follows, if there is one. */
   subscribed: []

@@ -14,6 +14,7 @@ export interface QueueMessage<M> extends MessageInfo {
   readonly id: number
 }
 
+/** Events of a Queue. */
 export interface QueueEvents<M> {
   attaching: []
   /** `existed`: whether the queue existed; otherwise it was made. */

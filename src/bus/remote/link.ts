@@ -12,6 +12,7 @@ export interface WebSocketLike {
   addEventListener(type: 'message', listener: (event: { data: unknown }) => void): void
 }
 
+/** The class of WebSockets: of browsers, of Node 22, or of the package ws. */
 export type WebSocketClass = new (url: string) => WebSocketLike
 
 export interface LinkOptions {

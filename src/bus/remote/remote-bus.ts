@@ -9,6 +9,7 @@ import { persistRemotely } from './remote-object.ts'
 import { RemotePubsub } from './remote-pubsub.ts'
 import { checkRemoteName } from './wire.ts'
 
+/** Events of a RemoteBus. */
 export interface RemoteBusEvents {
   /** Connected to the gateway: for the first time, or again. */
   online: []

@@ -124,6 +124,7 @@ export type ManyWork<T> = (
   context: ManyContext,
 ) => ManyResults<T> | PromiseLike<ManyResults<T>>
 
+/** The results of a work of `runMany`: by position, or by key. */
 export type ManyResults<T> =
   | readonly (T | Error | PromiseLike<T>)[]
   | ReadonlyMap<string, T | Error | PromiseLike<T>>
