@@ -6,15 +6,16 @@
 import { masked } from './secrets.ts'
 
 /**
- * Whether the handler of a call has run: no, perhaps, or yes. 'no' is certain: the call may be made again. After 'maybe',
- * another run may be the second one.
+ * Whether the handler of a call has run: no, perhaps, or yes. 'no' is certain: the call may be repeated. After 'maybe', another
+ * run may be the second one.
  */
 export type Ran = 'no' | 'maybe' | 'yes'
 
+/** Options of the constructor of an error. */
 export interface SoloflightErrorOptions {
   /** The resource key that the error concerns, if any. */
   key?: string | undefined
-  /** Of the errors of a call to a service: whether its handler has run. */
+  /** Whether the handler has run, for errors of a call to a service. */
   ran?: Ran | undefined
   /** The cause. The error of a Redis client is a copy of its name, message and code. */
   cause?: unknown
@@ -50,7 +51,7 @@ export class AbortedError extends SoloflightError {
   override readonly name = 'AbortedError'
 }
 
-/** Thrown when the locker, the queue or the connection was closed. */
+/** Thrown when the locker, queue, Services object, bus or connection was closed, or a queue or channel of a bus has ended. */
 export class ClosedError extends SoloflightError {
   override readonly code = 'E_CLOSED'
   override readonly name = 'ClosedError'
@@ -87,7 +88,10 @@ export class NotLockedError extends SoloflightError {
   override readonly name = 'NotLockedError'
 }
 
-/** Thrown when a lease was superseded, released or settled, or has expired beyond its grace. Its holder cannot publish. */
+/**
+ * Thrown when a lease was superseded, released or settled, or has expired beyond its grace: its holder cannot publish. Of an
+ * `ack`: the message is delivered again.
+ */
 export class LeaseLostError extends SoloflightError {
   override readonly code = 'E_LEASE_LOST'
   override readonly name = 'LeaseLostError'
@@ -105,7 +109,10 @@ export class CodecError extends SoloflightError {
   override readonly name = 'CodecError'
 }
 
-/** Thrown when a limit is reached: waiters parked on one key, commands waiting for Redis, waiters in this process. */
+/**
+ * Thrown when a limit is reached: waiters parked on one key, commands or messages that wait for Redis, waiters in this process,
+ * bytes of a memory store, `maxUnshared`.
+ */
 export class OverloadedError extends SoloflightError {
   override readonly code = 'E_OVERLOADED'
   override readonly name = 'OverloadedError'
@@ -123,7 +130,10 @@ export class RemovedError extends SoloflightError {
   override readonly name = 'RemovedError'
 }
 
-/** Thrown when a job is submitted under the key of another job with a different payload. */
+/**
+ * Thrown when a job is submitted under the key of another job with a different payload; with `conflict: 'exclusive'`, of any job
+ * that waits.
+ */
 export class ConflictError extends SoloflightError {
   override readonly code = 'E_CONFLICT'
   override readonly name = 'ConflictError'
@@ -147,7 +157,7 @@ export class DuplicateWorkerError extends SoloflightError {
   override readonly name = 'DuplicateWorkerError'
 }
 
-/** Thrown when a payload exceeds `maxPayload`. */
+/** Thrown when a payload exceeds `maxPayload`, or arguments, a message, a setting or a property exceed `maxMessage`. */
 export class TooLargeError extends SoloflightError {
   override readonly code = 'E_TOO_LARGE'
   override readonly name = 'TooLargeError'
@@ -165,13 +175,13 @@ export class BusyError extends SoloflightError {
   override readonly name = 'BusyError'
 }
 
-/** Thrown if the process that was called has no handler for the event. */
+/** Thrown if the called process has no handler for the event. */
 export class UnknownEventError extends SoloflightError {
   override readonly code = 'E_UNKNOWN_EVENT'
   override readonly name = 'UnknownEventError'
 }
 
-/** Thrown if the process that was called has died, is frozen beyond its lease, or was closed before it replied. */
+/** Thrown if the called process has died, is paused beyond its lease, or was closed before it replied. */
 export class ProcessLostError extends SoloflightError {
   override readonly code = 'E_PROCESS_LOST'
   override readonly name = 'ProcessLostError'
@@ -183,19 +193,22 @@ export class DuplicateHandlerError extends SoloflightError {
   override readonly name = 'DuplicateHandlerError'
 }
 
-/** Thrown when a queue has as many messages as its `maxsize`. */
+/** Thrown when a queue has `maxsize` waiting messages, and no room within the `wait` of the push. */
 export class QueueFullError extends SoloflightError {
   override readonly code = 'E_QUEUE_FULL'
   override readonly name = 'QueueFullError'
 }
 
-/** Thrown by a call that needs an attached queue, or a connected channel. */
+/**
+ * Thrown by a call that needs an attached queue, or a connected channel or service; also if the process was paused for longer
+ * than its lease.
+ */
 export class NotAttachedError extends SoloflightError {
   override readonly code = 'E_NOT_ATTACHED'
   override readonly name = 'NotAttachedError'
 }
 
-/** Thrown when something is begun twice: a queue is attached to or consumes, a channel or bus is connected, a topic is subscribed to. */
+/** Thrown if the object is attached, consumes, is connected, is subscribed or serves already. */
 export class AlreadyAttachedError extends SoloflightError {
   override readonly code = 'E_ALREADY_ATTACHED'
   override readonly name = 'AlreadyAttachedError'

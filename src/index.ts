@@ -1,6 +1,6 @@
 /**
- * soloflight does a piece of work once, however many processes ask for it at the same moment, and hands every one of
- * them the result.
+ * soloflight does a piece of work once, however many processes ask for it at the same moment, and gives all of them
+ * the result.
  *
  * @example
  * import { Locker } from 'soloflight'
@@ -41,7 +41,7 @@ export {
   type Throttle,
   type TopicPosition,
 } from './bus/index.ts'
-/** Failures. */
+/** Errors. */
 export {
   AbortedError,
   AlreadyAttachedError,
@@ -74,7 +74,7 @@ export {
   UnknownCommandError,
   UnknownEventError,
 } from './errors.ts'
-/** What layers share: a connection, a codec, a clock, telemetry. */
+/** Shared by all layers: connection, codec, clock, telemetry. */
 export {
   type Clock,
   type Codec,
@@ -93,7 +93,7 @@ export {
   type TelemetryEvents,
   type Timer,
 } from './kernel/index.ts'
-/** One computation, every caller gets its result. */
+/** The Locker: one computation, whose result all callers get. */
 export {
   type Done,
   type FollowedChunk,
@@ -128,7 +128,7 @@ export {
   type Work,
   type WorkContext,
 } from './locker/index.ts'
-/** A queue in which identical jobs run once, and every submitter gets the result. */
+/** The queue: identical jobs run once, and all submitters get the result. */
 export {
   type AnyJobs,
   type Backoff,
@@ -171,7 +171,7 @@ export {
   type TakeOptions,
   type WatchOptions,
 } from './queue/index.ts'
-/** Services that are called by name, each call at the least busy process. */
+/** Services: calls by name to the least busy process. */
 export {
   type AnyApi,
   type Api,

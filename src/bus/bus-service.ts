@@ -17,7 +17,7 @@ import { type ReplyFunction, replyAtOnce, replyInParts } from './service-reply.t
 
 /** Options of {@link BusService.serve}. */
 export interface ServeOptions extends RegisterOptions {
-  /** Takes so many requests, and stops serving then. Not beside `backlog`. @default Infinity */
+  /** Number of requests, after which it stops serving. Not together with `backlog`. @default Infinity */
   max?: number | undefined
 }
 
@@ -32,7 +32,7 @@ const SERVE_DEFAULTS = defaultsOf(SERVE_OPTIONS)
 
 /** Options of requests. */
 export interface ServiceRequestOptions {
-  /** Time for the request and its reply, ms; of a stream, for each chunk. Infinity is allowed. @default 1_000 */
+  /** Time for the request and its reply, ms; for a stream, for each chunk. Infinity is allowed. @default 1_000 */
   reqTimeout?: number | undefined
   /** Ends the request. */
   signal?: AbortSignal | undefined
@@ -50,12 +50,13 @@ const REQUEST_DEFAULTS = defaultsOf(REQUEST_OPTIONS)
 /** Options of {@link BusService.connect}: those of its requests. */
 export type ServiceConnectOptions = Pick<ServiceRequestOptions, 'reqTimeout'>
 
+/** Events of a BusService. */
 export interface BusServiceEvents<Data, Result> {
   /** This object serves from now on. */
   serving: []
   /** Requests can be made from now on. */
   connected: []
-  /** This object neither serves nor makes requests any more. */
+  /** This object no longer serves, and no longer makes requests. */
   disconnect: []
   /** A request, to be answered by `reply`. */
   request: [data: Data, reply: ReplyFunction<Result>]
@@ -84,8 +85,8 @@ interface OpenRequest {
 }
 
 /**
- * Requests and replies between processes, on the engine of {@link Services}. Each request goes to one of the objects, in any
- * process, that serve the name. The service is on one instance, which its name chooses.
+ * Requests and replies between processes, on the engine of {@link Services}. Each request goes to the least busy object, in any
+ * process, that serves the name. The service is on the best instance for its name.
  *
  * @example
  * const sums = bus.service<number[], number>('sums')
@@ -179,7 +180,7 @@ export class BusService<Data = unknown, Result = unknown> extends ContextEmitter
   /**
    * Makes a request. Resolves with its result. If no process serves the name yet, it waits for one.
    * @throws RemoteError if the reply is an error; NoServiceError, TimeoutError after `reqTimeout`; NotAttachedError before
-   * `connect`; AbortedError if it is aborted, or not over within the grace of a disconnect; and all others of `Remote.emit`.
+   * `connect`; AbortedError if it is aborted, or has not ended within the grace of a disconnect; and all others of `Remote.emit`.
    */
   async request(data: Data, options: ServiceRequestOptions = {}): Promise<Result> {
     return this.#request(options, (remote, { timeout, signal }) =>
@@ -236,8 +237,8 @@ export class BusService<Data = unknown, Result = unknown> extends ContextEmitter
   }
 
   /**
-   * Takes and makes no more requests, and waits up to `grace` ms for those that are not over, on both sides. Resolves when
-   * these are over or ended. Never rejects.
+   * Takes and makes no more requests, and waits up to `grace` ms for the running ones, on both sides. Resolves when these have
+   * ended. Never rejects.
    * @throws TypeError if `grace` is not a duration.
    */
   disconnect({ grace = DEFAULT_GRACE }: { grace?: number } = {}): Promise<void> {

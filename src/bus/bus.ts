@@ -21,12 +21,13 @@ import { MemoryBus } from './store/memory-store.ts'
 import { RedisInstance } from './store/redis/redis-instance.ts'
 import type { Instance } from './store/store.ts'
 
+/** Events of a Bus. An instance is named by its address. */
 export interface BusEvents {
   /** All instances are connected: for the first time, or after none was. */
   online: []
-  /** No instance is connected any more, or the bus was disconnected. */
+  /** No instance is connected any longer, or the bus was disconnected. */
   offline: []
-  /** An instance is not connected any more, or could not be connected in time. What is there cannot be used. */
+  /** An instance is no longer connected, or was not in time. The names on it cannot be used. */
   degraded: [instance: string]
   /** It is connected again. */
   restored: [instance: string]
@@ -44,12 +45,12 @@ interface Session {
 }
 
 /**
- * Message queues, channels, pub/sub, persisted objects and services over one or several Redis. What has a name lives on the
- * instance where it was made. An instance that is down takes down only what is there. Without the option `redis`, the bus
- * works within this process.
+ * Message queues, channels, pub/sub, persisted objects and services over one or several Redis. A name lives on the instance where
+ * it was made. If an instance is down, names on others are not affected. Without the option `redis`, the bus works within this
+ * process.
  *
- * Everything works without `connect` as well: the first use connects. An instance is named by its address, without
- * credentials: `host:port/db`, `path/db`, with Sentinel `name/db`, of a cluster its nodes.
+ * `connect` is optional: the first use connects. An instance is named by its address, without credentials: `host:port/db`,
+ * `path/db`, with Sentinel `name/db`, of a cluster its nodes.
  *
  * @example
  * const bus = new Bus({ redis: ['redis://one:6379', 'redis://two:6379'] })
@@ -162,7 +163,7 @@ export class Bus extends ContextEmitter<BusEvents> implements AsyncDisposable {
     }
   }
 
-  /** Whether `online` was told, and `offline` was not; of one instance, whether it is connected. */
+  /** Whether the last event was `online`, not `offline`; of one instance, whether it is connected. */
   isOnline(instance?: string): boolean {
     return !this.#isClosed && this.#session.instances.isOnline(instance)
   }
@@ -196,7 +197,7 @@ export class Bus extends ContextEmitter<BusEvents> implements AsyncDisposable {
   }
 
   /**
-   * A topic: what is published reaches all who are subscribed. Makes no request.
+   * A topic: its messages reach all subscribers. Makes no request.
    * @throws TypeError if the name is not well-formed text of 1 to 256 characters, or an option is invalid.
    */
   pubsub<M = unknown>(name: string, options: PubsubOptions = {}): Pubsub<M> {
@@ -244,8 +245,8 @@ export class Bus extends ContextEmitter<BusEvents> implements AsyncDisposable {
   }
 
   /**
-   * Detaches all queues, channels, topics and services, up to `grace` ms, and disconnects. Whatever waits is rejected with
-   * ClosedError. `connect` connects again; queues and others must be attached anew. Never rejects.
+   * Detaches all queues, channels, topics and services, up to `grace` ms, and disconnects. Waiting calls are rejected with
+   * ClosedError. After a further `connect`, attach queues and others again. Never rejects.
    * @throws TypeError if `grace` is not a duration.
    */
   disconnect({ grace = DEFAULT_GRACE }: { grace?: number } = {}): Promise<void> {

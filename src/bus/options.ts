@@ -28,8 +28,8 @@ export interface BusOptions {
    */
   redis?: InstanceSource | readonly InstanceSource[] | null | undefined
   /**
-   * More instances: what is there is found, and nothing new is made there. An instance is added here first, and moves to
-   * `redis` when all processes know it; an instance that is to be removed stays here until it is empty. @default []
+   * More instances: names on them are found, and no new name is made there. To add an instance, list it here first, and in
+   * `redis` when all processes know it. To remove one, list it here until it is empty. @default []
    */
   existingOnly?: readonly InstanceSource[] | undefined
   /** The records of a bus within this process, shared with other Bus objects. */

@@ -3,14 +3,14 @@ import { Fifo } from '../kernel/collections.ts'
 import type { Call } from '../services/index.ts'
 
 /**
- * Answers a request: `reply(error)`, or `reply(null, result)`; the first of these counts. Before it, any number of
- * `reply(null, part, true)`: parts of the reply, for a requester that reads it by `stream`; other requesters do not get them.
- * The result may be an AsyncIterable then, whose values are sent as they are read.
+ * Answers a request: `reply(error)`, or `reply(null, result)`; the first of these counts. Before it, any number of `reply(null,
+ * part, true)`: parts of the reply, for a requester that reads it by `stream`; other requesters do not get them. In that case the
+ * result may be an AsyncIterable, whose values are sent as they are read.
  */
 export interface ReplyFunction<Result> {
   /** @throws OverloadedError if 10,000 parts wait for the requester to read them. */
   (error: unknown, result?: Result | AsyncIterable<Result>, isPart?: boolean): void
-  /** What is known about the request: who asks, what time is left, whether the reply is still wanted. */
+  /** The call behind the request: its caller, the time left, and the signal that aborts when the reply is no longer wanted. */
   readonly call: Call
 }
 

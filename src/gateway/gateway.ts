@@ -13,17 +13,15 @@ import { keepSockets, Sockets, socketsOf } from './ws/sockets.ts'
 
 /** A gateway. `fetch` needs no `this`. */
 export interface Gateway extends AsyncDisposable {
-  /**
-   * Answers a request. Never rejects. `bindings`: what the adapter for node:http gives beside it.
-   */
+  /** Answers a request. Never rejects. `bindings`: the data that the adapter for node:http passes beside it. */
   readonly fetch: (request: Request, bindings?: object | null) => Promise<Response>
   /** Resolves when Redis answers. @throws UnavailableError, ClosedError */
   ready(): Promise<void>
   /**
-   * Closes the gateway: it is not ready from now on. It serves all requests for `drain` ms, 0 by default, so that balancers
-   * notice; then until none is left, or `grace` ms have passed. Then those that wait are answered, and its queues are closed.
-   * When the drain is over, event streams are ended, and push workers take no more jobs; after `grace` ms they end their requests
-   * and give the jobs back. Never rejects. @throws TypeError
+   * Closes the gateway: it is not ready from now on. It serves all requests for `drain` ms (0 by default), so that balancers
+   * notice; then until no request is left, at most `grace` ms. Then waiting requests are answered, and its queues are closed.
+   * After the drain, event streams are ended, and push workers take no more jobs; after `grace` ms they abort their requests and
+   * give the jobs back. Never rejects. @throws TypeError
    */
   close(options?: { drain?: number | undefined; grace?: number | undefined }): Promise<void>
 }

@@ -17,7 +17,7 @@ const UNREADABLE = new Request('http://localhost/')
 export type NodeListener = (request: IncomingMessage, response: ServerResponse) => Promise<void>
 
 /**
- * A listener that answers requests of node:http by a gateway. Under Express, mount it before parsers of bodies.
+ * A listener that answers requests of node:http by a gateway. Under Express, mount it before body parsers.
  *
  * @example
  * createServer(toNodeListener(gateway)).listen(5000, '127.0.0.1')

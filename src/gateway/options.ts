@@ -25,20 +25,20 @@ import { Services } from '../services/index.ts'
 import { checkPushes, type PushWorkerOptions } from './push/options.ts'
 
 /**
- * What a token allows. 'read': look at jobs, queues and keys, and follow streams and topics. 'submit': post jobs, call services,
- * publish, push and save on the bus. 'work': take and finish jobs, hold keys, consume queues of the bus. 'admin': all of that, and
- * cancel, retry, remove, stop and erase.
+ * Permission of a token. 'read': read jobs, queues and keys, and follow streams and topics. 'submit': post jobs, call services,
+ * publish, push and save on the bus. 'work': take and finish jobs, hold keys, consume queues of the bus. 'admin': all of that,
+ * and cancel, retry, remove, stop and erase.
  */
 export type Scope = 'read' | 'submit' | 'work' | 'admin'
 
 export const SCOPES: readonly Scope[] = ['read', 'submit', 'work', 'admin']
 
-/** A token of a client, and what it allows. */
+/** A token of a client, and its scopes. */
 export interface AccessToken {
   /** The text after `Authorization: Bearer`: letters, digits and `-._~+/`, then any `=`. */
   token: string
   scopes: readonly Scope[]
-  /** Names its holder in audit events: up to 100 characters. Not a secret. */
+  /** Name of its holder in audit events: up to 100 characters. Not a secret. */
   name?: string | undefined
 }
 
@@ -67,8 +67,8 @@ export interface GatewayOptions {
   /** The bus whose topics and queues clients use. It stays connected. @default a bus on the `redis` of the gateway */
   bus?: Bus | undefined
   /**
-   * The tokens that are accepted. Absent: every request may do everything, so the gateway must not be reachable from elsewhere.
-   * An empty list: no request may do anything.
+   * The accepted tokens. Absent: every request may do everything, so the gateway must not be reachable from other machines. An
+   * empty list: no request may do anything.
    */
   tokens?: readonly AccessToken[] | undefined
   /** Names of this host, without a port: requests to another name are refused. @default ['localhost', '127.0.0.1', '[::1]'] */
@@ -83,11 +83,11 @@ export interface GatewayOptions {
   bodyTimeout?: number | undefined
   /** Longest time that a request waits; a longer `wait` is cut to it. @default 60_000 */
   maxWait?: number | undefined
-  /** How often an event stream gets a comment that keeps its connection alive. @default 15_000 */
+  /** Interval of the comments that keep the connection of an event stream alive. @default 15_000 */
   heartbeat?: number | undefined
-  /** Most event streams that may be open at once. @default 10_000 */
+  /** Most event streams that are open at once. @default 10_000 */
   maxStreams?: number | undefined
-  /** Most WebSockets that may be open at once. @default 1_000 */
+  /** Most WebSockets that are open at once. @default 1_000 */
   maxSockets?: number | undefined
   /** Push workers: the jobs of a queue are posted to a URL. @default [] */
   push?: readonly PushWorkerOptions[] | undefined

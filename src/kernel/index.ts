@@ -1,4 +1,4 @@
-/** The kernel: what all layers use. */
+/** The kernel, which all layers use. */
 
 export { type Codec, jsonCodec } from './codec/codec.ts'
 export { type Logger, type LogLevel, logTo } from './logging.ts'

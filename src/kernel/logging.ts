@@ -91,8 +91,7 @@ const EVENTS: { readonly [E in TelemetryEvent]: Row<E> } = {
  * below the level cost nothing.
  *
  * A logger with a method `child` and without a method `log` (pino, bunyan, that of Fastify) is called as `(fields, text)`; any
- * other (the console, winston) as `(text, fields)`. What a logger throws is a process warning with the code E_HOOK, and ends
- * nothing.
+ * other (the console, winston) as `(text, fields)`. An exception of the logger is a process warning with the code E_HOOK.
  *
  * @throws TypeError if a method of the logger is missing, or the level is unknown.
  * @example

@@ -5,7 +5,7 @@ import { masked } from '../secrets.ts'
 export interface TelemetryEvents {
   /** A result was served from this process's cache (`local`) or from the store. */
   hit: { key: string; local: boolean }
-  /** A caller joined a flight that was under way in this process. */
+  /** A caller joined an open flight of this process. */
   join: { key: string }
   /** A claim was granted: this process is the processor. `takeover`: the lease of the previous holder had expired. */
   grant: { key: string; fence: number; takeover: boolean }
@@ -29,9 +29,9 @@ export interface TelemetryEvents {
     ms: number
     failed: boolean
   }
-  /** A handler of a service ran in this process for `ms`. `failed`: it has thrown. */
+  /** A handler of a service ran in this process for `ms`. `failed`: whether it has thrown. */
   serve: { service: string; handler: string; id: string; ms: number; failed: boolean }
-  /** A process serves a service from now on (`up`), or no longer: it was closed, has died, or is frozen. */
+  /** A process serves a service from now on (`up`), or no longer: it was closed, has died, or is paused. */
   process: { service: string; process: string; up: boolean }
   /** A batch of messages was pushed to a queue of a bus within `ms`. `pushed`: less than `messages` if the queue was full; 0 on an error. */
   push: { queue: string; messages: number; pushed: number; ms: number; error?: Error | undefined }
@@ -39,7 +39,7 @@ export interface TelemetryEvents {
   deliver: { queue: string; id: number; redelivered: number }
   /**
    * This process is attached to a queue of a bus, or no longer. `remade`: the queue was lost with its server, and was made again;
-   * `expired`: this process stood still for longer than its lease.
+   * `expired`: this process was paused for longer than its lease.
    */
   attachment: { queue: string; change: 'attached' | 'detached' | 'remade' | 'expired' | 'closed' }
   /** A subscriber of a topic of a bus has missed messages; undefined: it is not known how many. */
@@ -56,11 +56,11 @@ export interface TelemetryEvents {
   /** A work runs without a claim (hit-for-pass): recent results of the key were not kept, so callers do not wait. */
   bypass: { key: string }
   /**
-   * A stored value could not be decoded: another codec wrote it. A Locker computes it again; a bus passes over a message, whose id
-   * is `fence` then, or 0 for a message of a topic.
+   * A stored value could not be decoded: another codec wrote it. A Locker computes it again; a bus drops the message: `fence` is
+   * its id, or 0 for a message of a topic.
    */
   undecodable: { key: string; fence: number }
-  /** A work was done for this process alone, because Redis was unavailable. */
+  /** A work ran for this process alone, because Redis was unavailable. */
   unshared: { key: string }
   /** A resource of an HTTP cache changed while Redis was unavailable, and its invalidation was discarded. */
   invalidationLost: { key: string }
@@ -83,6 +83,7 @@ export interface TelemetryEvents {
   connection: { link: 'commands' | 'subscription'; up: boolean; error?: Error | undefined }
 }
 
+/** The name of an event of telemetry. */
 export type TelemetryEvent = keyof TelemetryEvents
 
 /** Name of the diagnostics channel on which an event is published. */

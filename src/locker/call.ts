@@ -7,13 +7,13 @@ import type { AnyRunOptions, OnUnavailable, ResolvedOptions } from './options.ts
 import { outcomeRetention } from './processor/lease-state.ts'
 import type { Claim, Claimer, ClaimReply, Outcome, Settlement } from './store/store.ts'
 
-/** What a work receives: its key, its lease, and the means to tell how its result is kept. */
+/** The context of a work: its key, its lease, and methods that decide how its result is kept. */
 export interface WorkContext {
   /** The key to compute. */
   readonly key: string
   /**
    * Aborts with LeaseLostError when the lease is lost, with ClosedError at the end of `close`, and with AbortedError when
-   * `abortUnwanted` is set and no caller waits any more.
+   * `abortUnwanted` is set and no caller waits any longer.
    */
   readonly signal: AbortSignal
   /** Fencing token of the grant. It only grows, so a store can refuse writes with an older one. 0 when unshared. */
@@ -21,7 +21,7 @@ export interface WorkContext {
   /** Whether the result will reach other processes. False when Redis is unavailable, or during a bypass (see `noStore`). */
   readonly shared: boolean
   /**
-   * Sends a value to the `onProgress` of all waiters, in every process. Of several values in quick succession only the last
+   * Sends a value to the `onProgress` of all waiters, in every process. After several values in quick succession only the last
    * may arrive. @throws CodecError when it cannot be encoded, or is too large.
    */
   progress(value: unknown): void

@@ -1,4 +1,4 @@
-/** The Locker: one computation, every caller gets its result. */
+/** The Locker: one computation, whose result all callers get. */
 
 export type { Done, ResultCacheOptions } from './cache/result-cache.ts'
 export type { Work, WorkContext } from './call.ts'

@@ -5,7 +5,7 @@ import { createToken } from './processor/lease-token.ts'
 
 /** Options of `publish` and `fail`. */
 export interface PublishOptions {
-  /** How long the result is kept, ms. Default: the locker's `ttl`, and of `fail` its `errorTtl`. */
+  /** How long the result is kept, ms. Default: the locker's `ttl`; for `fail`, its `errorTtl`. */
   ttl?: number | undefined
 }
 
@@ -39,8 +39,9 @@ export class Lease implements AsyncDisposable {
   }
 
   /**
-   * Names the lease for {@link Locker.held}, in any process; '' when unshared. A secret: whoever has it can settle the lease.
-   * This process goes on renewing it, and learns of an outcome that is published by it after a third of `lease` at most.
+   * Names the lease for {@link Locker.held}, in any process; '' when unshared. A secret: anyone who has it can settle the lease.
+   * This process goes on renewing the lease, and learns of an outcome that was published by the token after a third of `lease` at
+   * most.
    */
   get token(): string {
     const { call, grant } = this.#held

@@ -32,7 +32,7 @@ export class Counters {
   /** Stale results served; works that ran in a bypass. */
   stale = 0
   bypasses = 0
-  /** Stored values that the codec could not decode. Each was computed anew. */
+  /** Stored values that the codec could not decode. Each was computed again. */
   undecodable = 0
   /** Results served from this process's cache while Redis was unavailable. */
   unverified = 0

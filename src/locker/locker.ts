@@ -31,7 +31,7 @@ export interface Peek {
   status: 'free' | 'locked' | 'done'
   /** Host and process id of the processor, its fence, the rest of its lease (ms), and the number of parked flights. */
   lock?: { holder: string; fence: number; leaseLeft: number; parked: number }
-  /** Of the result: its fence, its age, how long it is still fresh, and how long after that it is kept as stale (ms). */
+  /** The result: its fence, its age, how long it is still fresh, and how long after that it is kept as stale (ms). */
   value?: { fence: number; age: number; ttlLeft: number; staleLeft: number }
 }
 
@@ -97,8 +97,8 @@ export class Locker implements AsyncDisposable {
    */
   request<T = unknown>(key: string, options?: RequestOptions): Promise<Lease | Done<T>>
   /**
-   * The same for a lease that is held by its token: in any process, {@link Locker.held} renews and settles it. It runs out
-   * by itself, and then a waiter replaces the holder.
+   * The same for a lease that is held by its token: in any process, {@link Locker.held} renews and settles it. Without a renewal
+   * it expires, and a waiter replaces the holder.
    */
   request<T = unknown>(key: string, options: TokenRequestOptions): Promise<TokenLease | Done<T>>
   request(key: string, options: RequestOptions = NO_OPTIONS): Promise<Lease | TokenLease | Done<unknown>> {
@@ -106,8 +106,8 @@ export class Locker implements AsyncDisposable {
   }
 
   /**
-   * The result of a key, without ever becoming its processor: the result that there is, or the outcome of whoever computes
-   * it, in any process. With nobody at work it waits until somebody is. If the processor dies, it waits for the next one.
+   * The result of a key, without ever becoming its processor: the cached result, or the outcome of the processor, in any process.
+   * Without a processor it waits for one. If the processor dies, it waits for the next one.
    * @throws RemoteError (the processor failed), TimeoutError, AbortedError, UnavailableError, OverloadedError,
    * DeadlockError, ClosedError, TypeError.
    */
@@ -116,8 +116,8 @@ export class Locker implements AsyncDisposable {
   }
 
   /**
-   * The lease that a token names: `lease.token` of any locker with the same Redis, prefix and codec. Sends nothing, so a
-   * lease that is lost is found out by what is called next.
+   * The lease that a token names: `lease.token` of any locker with the same Redis, prefix and codec. Sends nothing: only the next
+   * call shows whether the lease is lost.
    * @throws TypeError when it is no token; ClosedError.
    */
   held(token: string): TokenLease {
@@ -127,9 +127,9 @@ export class Locker implements AsyncDisposable {
   /**
    * The result of `work` for `key`. The work runs once, in the process that asked first, and its result is kept for `ttl`.
    * It belongs to all callers: it goes on when one of them stops waiting.
-   * @throws RemoteError when the work failed, in whatever process, or when its result cannot be encoded (`remote.code` is
-   * then 'E_CODEC'); TimeoutError, AbortedError, LockTimeoutError, UnavailableError, OverloadedError, DeadlockError,
-   * ClosedError, TypeError.
+   * @throws RemoteError when the work failed, in any process, or when its result cannot be encoded (`remote.code` is then
+   * 'E_CODEC'); TimeoutError, AbortedError, LockTimeoutError, UnavailableError, OverloadedError, DeadlockError, ClosedError,
+   * TypeError.
    */
   run<T>(key: string, work: Work<T>, options: RunOptions = NO_OPTIONS): Promise<T> {
     return this.#runtime.run(this.#namespace, key, work, options) as Promise<T>
@@ -167,13 +167,13 @@ export class Locker implements AsyncDisposable {
   }
 
   /**
-   * The chunks of the stream of `key` that another caller produces, in whatever process, to be read by `for await`. It never
-   * produces, and waits for a producer if there is none. It reads from the chunk number `from` on, so a reader that was cut
-   * off resumes where it was. As long as it has received nothing it starts over when the producer dies.
-   * @throws TypeError, ClosedError at once. Reading rejects with TimeoutError when nobody produces within `wait`, or a chunk
-   * does not come within `timeout`; StreamInterruptedError when the producer died or was replaced, or the next chunk was
-   * dropped; RemoteError when the work failed, after the chunks before that; AbortedError, UnavailableError, DeadlockError,
-   * ClosedError, CodecError.
+   * The chunks of the stream of `key` that another caller produces, in any process, to be read by `for await`. It never produces,
+   * and waits for a producer if there is none. It reads from the chunk number `from` on, so a disconnected reader resumes there.
+   * As long as it has received nothing it starts over when the producer dies.
+   * @throws TypeError, ClosedError at once. Reading rejects with TimeoutError when there is no producer within `wait`, or a chunk
+   * does not come within `timeout`; StreamInterruptedError when the producer died or was replaced, or the next chunk was dropped;
+   * RemoteError when the work failed, after the chunks before that; AbortedError, UnavailableError, DeadlockError, ClosedError,
+   * CodecError.
    */
   follow<T>(key: string, options: FollowOptions = {}): StreamFollowing<T> {
     return this.#streams.follow(key, options)

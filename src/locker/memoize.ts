@@ -7,7 +7,7 @@ export interface Memoized<Args extends unknown[], Result> {
   (...args: Args): Promise<Result>
   /** Removes the result for these arguments, in every process. Rejects as `Locker.invalidate` does. */
   invalidate(...args: Args): Promise<void>
-  /** Computes the result for these arguments anew, whatever is stored. */
+  /** Computes the result for these arguments again, whatever is stored. */
   refresh(...args: Args): Promise<Result>
 }
 

@@ -32,7 +32,7 @@ import type { Clock } from '../kernel/time.ts'
 import type { ResultCacheOptions } from './cache/result-cache.ts'
 import { MemoryStore } from './store/memory-store.ts'
 
-/** What a caller has done while Redis is unavailable. */
+/** The behaviour of a call while Redis is unavailable. */
 export type OnUnavailable = 'fail' | 'local' | 'cached' | 'cached-local'
 
 /**
@@ -41,8 +41,8 @@ export type OnUnavailable = 'fail' | 'local' | 'cached' | 'cached-local'
  */
 export interface StaleOptions {
   /**
-   * For how long a stale result is served at once, while one processor in the whole fleet revalidates it. If that
-   * fails, the stale result goes on being served.
+   * For how long a stale result is served at once, while one processor in all processes revalidates it. If that fails, the stale
+   * result is still served.
    * @default 0
    */
   staleWhileRevalidate?: number | undefined
@@ -89,12 +89,12 @@ export interface LockerOptions extends StaleOptions {
    */
   ttlJitter?: number | undefined
   /**
-   * How long a failure is kept. With 0 it is given to the callers that wait, and the next caller tries again.
+   * How long a failure is kept. With 0 the waiting callers get it, and the next caller tries again.
    * @default 0
    */
   errorTtl?: number | undefined
   /**
-   * How long a processor that gives no sign of life keeps its lease. A live processor renews it. At least 100.
+   * How long a processor keeps its lease without a renewal. A live processor renews it. At least 100.
    * @default 10_000
    */
   lease?: number | undefined
@@ -149,24 +149,23 @@ export interface LockerOptions extends StaleOptions {
    */
   cache?: ResultCacheOptions | false | undefined
   /**
-   * Encodes and decodes values. Lockers that share results must use the same codec: a result of another codec is computed
-   * anew.
+   * Encodes and decodes values. Lockers that share results must use the same codec: a result of another codec is computed again.
    * @default jsonCodec
    */
   codec?: Codec | undefined
   /** Returns the trace context (W3C traceparent) of the present work, to which the spans of waiters can link. */
   trace?: () => string | undefined
   /**
-   * Decides what of a failure leaves this process. The returned object is sent to all waiters, unchanged. `failure` is what
-   * is sent by default: name, message, code, own fields of plain data, and the same of causes. URLs in texts are masked
-   * (`***@`), and at any depth these fields are left out, whatever their case, `-`, `_` and `$`: `command`, `args`,
-   * `arguments`, `argv`, `cmd`, `escapedCommand`, `spawnargs`, `spawnfile`, `env`, `stdin`, `stdout`, `stderr`, `stdio`,
-   * `output`; `sql`, `query`, `internalQuery`, `where`, `detail`, `parameters`, `params`, `bindings`, `values`, `keyValue`,
-   * `statement`, `op`, `document`; `config`, `options`, `settings`, `auth`, `pass`, `jwt`, `bearer`, `session`, `sessionId`,
-   * `connection`, `connectionString`, `dsn`, `client`, `socket`; `request`, `req`, `response`, `res`, `errorResponse`,
-   * `headers`, `rawHeaders`, `rawPacket`, `body`, `rawBody`, `metadata`; `url`, `uri`, `href`, `input`, `base`; and all
-   * whose names contain `passw`, `passphrase`, `pwd`, `secret`, `token`, `authoriz`, `authent`, `credential`, `cookie`,
-   * `signature`, `apikey`, `accesskey` or `privatekey`. See docs/secrets.md.
+   * Decides which parts of a failure leave this process. The returned object is sent to all waiters, unchanged. `failure` is what
+   * is sent by default: name, message, code, own fields of plain data, and the same of causes. URLs in texts are masked (`***@`),
+   * and at any depth these fields are left out, whatever their case, `-`, `_` and `$`: `command`, `args`, `arguments`, `argv`,
+   * `cmd`, `escapedCommand`, `spawnargs`, `spawnfile`, `env`, `stdin`, `stdout`, `stderr`, `stdio`, `output`; `sql`, `query`,
+   * `internalQuery`, `where`, `detail`, `parameters`, `params`, `bindings`, `values`, `keyValue`, `statement`, `op`, `document`;
+   * `config`, `options`, `settings`, `auth`, `pass`, `jwt`, `bearer`, `session`, `sessionId`, `connection`, `connectionString`,
+   * `dsn`, `client`, `socket`; `request`, `req`, `response`, `res`, `errorResponse`, `headers`, `rawHeaders`, `rawPacket`,
+   * `body`, `rawBody`, `metadata`; `url`, `uri`, `href`, `input`, `base`; and all whose names contain `passw`, `passphrase`,
+   * `pwd`, `secret`, `token`, `authoriz`, `authent`, `credential`, `cookie`, `signature`, `apikey`, `accesskey` or `privatekey`.
+   * See docs/secrets.md.
    */
   exposeError?: ((failure: RemoteFailure, error: unknown) => RemoteFailure) | undefined
 }
@@ -182,8 +181,8 @@ export interface RequestOptions {
 /** Options of a `request` for a lease that is held by its token. */
 export interface TokenRequestOptions extends RequestOptions {
   /**
-   * False: this process does not renew the lease, or release it when it closes. It runs out unless whoever has its `token`
-   * renews it, in whatever process.
+   * False: this process does not renew the lease, or release it when it closes. It expires unless the owner of its `token` renews
+   * it, in any process.
    */
   renew: false
 }
@@ -199,7 +198,7 @@ export interface RunOptions extends RequestOptions, StaleOptions {
   ttl?: number | undefined
   errorTtl?: number | undefined
   /**
-   * Ignores the results that there are: the work of the result begins after this call.
+   * Ignores existing results: the work of the result begins after this call.
    * @default false
    */
   refresh?: boolean | undefined
@@ -209,7 +208,7 @@ export interface RunOptions extends RequestOptions, StaleOptions {
    */
   tags?: readonly string[] | undefined
   /**
-   * Whether the work is cancelled when no caller in any process waits for it any more: its signal aborts, and its lease is
+   * Whether the work is cancelled when no caller in any process waits for it any longer: its signal aborts, and its lease is
    * released.
    * @default false
    */
@@ -217,8 +216,8 @@ export interface RunOptions extends RequestOptions, StaleOptions {
   onUnavailable?: OnUnavailable | undefined
   maxUnshared?: number | undefined
   /**
-   * Receives the values that the work passes to `progress`, in whatever process it runs. An error that it throws is
-   * reported as a warning (E_HOOK).
+   * Receives the values that the work passes to `progress`, in any process. An error that it throws is reported as a warning
+   * (E_HOOK).
    */
   onProgress?: ((value: unknown) => void) | undefined
 }
@@ -246,7 +245,7 @@ export type RunManyOptions = Omit<RunOptions, 'onProgress' | 'abortUnwanted'>
 export interface MemoizeOptions<Args extends unknown[]> extends Omit<RunOptions, 'signal' | 'tags'> {
   /** Returns the key of a call. */
   key: (...args: Args) => string
-  /** Version of the shape of the results. Another version has results of its own. */
+  /** Version of the shape of the results. Versions do not share results. */
   version?: string | number | undefined
   /** Tags of all results, or a function that returns those of a call. */
   tags?: readonly string[] | ((...args: Args) => readonly string[]) | undefined

@@ -37,12 +37,12 @@ export class TokenLease {
     return this.#grant.fence
   }
 
-  /** How long the lease is from its grant, and from a renewal without a time of its own, ms. */
+  /** Duration of the lease from its grant, and from a renewal without a duration of its own, ms. */
   get lease(): number {
     return this.#grant.lease
   }
 
-  /** Names the lease for `locker.held`, in any process. A secret: whoever has it can settle the lease. */
+  /** Names the lease for `locker.held`, in any process. A secret: anyone who has it can settle the lease. */
   get token(): string {
     return createToken(this.key, this.#grant, this.#grant.inbox ?? '')
   }

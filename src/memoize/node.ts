@@ -37,18 +37,18 @@ export type {
  * ## Forms
  * - With `handler`: returns a listener for node:http. The handler may be a whole application: an Express app,
  *   `app.callback()` of Koa.
- * - Without: returns a middleware for Express or Connect. The cache is in front of whatever follows it.
+ * - Without: returns a middleware for Express or Connect. The cache is in front of the handlers that follow it.
  *
  * ## How the handler is called
  * - The handler receives the request and the response of the first client. The request is changed in place: HEAD becomes
  *   GET; conditions and Range are removed.
- * - What the handler writes to the response is captured. The cache answers every client, the first one too.
- * - Middlewares before the cache run for every client. What they do to a response while it is written (compression, session
- *   cookies) is done for every client.
+ * - The response of the handler is captured. The cache answers every client, the first one too.
+ * - Middlewares before the cache run for every client. Their changes to a response while it is written (compression, session
+ *   cookies) apply to every client.
  * - `next` leads to the next handler, whose response is shared.
- * - The handler does not see its client disconnect while others wait. When nobody waits, its response is closed.
- * - A stale response is refreshed by the first request that received it, after its response has closed. A request whose
- *   body nobody has read cannot do that: it never receives a stale response that needs a refresh.
+ * - The handler does not see its client disconnect while others wait. When no client waits, its response is closed.
+ * - A stale response is refreshed by the first request that received it, after its response has closed. A request whose body was
+ *   not read cannot do that: it never receives a stale response that needs a refresh.
  *
  * ## What is shared
  * - The key, and the decision whether to share, use the request as it is when it reaches the cache.
@@ -56,7 +56,7 @@ export type {
  * - Headers that middlewares set before the cache count for the decision like the handler's own, except Set-Cookie. They are
  *   not stored, unless the handler changes them: each client keeps its own, unless the stored response has the same header.
  * - Set-Cookie lines of the handler are added to those of the middlewares.
- * - 1xx responses reach only the client whose request the handler received. Trailers reach nobody.
+ * - 1xx responses reach only the client whose request the handler received. Trailers are dropped.
  *
  * ## What one client alone gets
  * - Requests with cookies, unsafe methods, Upgrade or Expect are handled by the client's own request and response, unchanged.

@@ -1,4 +1,4 @@
-/** The queue: identical jobs run once, and every submitter gets the result. */
+/** The queue: identical jobs run once, and all submitters get the result. */
 
 export { JsonText } from '../kernel/codec/json-text.ts'
 export { jsonTextCodec } from '../kernel/codec/json-text-codec.ts'

@@ -19,14 +19,18 @@ export type JobMap<Jobs> = {
 // biome-ignore lint/suspicious/noExplicitAny: no type is known
 export type AnyJobs = Record<string, (payload: any) => any>
 
+/** The names of the commands of a queue. */
 export type CommandOf<Jobs> = keyof Jobs & string
 
+/** The payload of a command. */
 export type PayloadOf<Jobs extends JobMap<Jobs>, Command extends keyof Jobs> = Parameters<Jobs[Command]>[0]
 
+/** The result of a command. */
 export type ResultOf<Jobs extends JobMap<Jobs>, Command extends keyof Jobs> = Awaited<
   ReturnType<Jobs[Command]>
 >
 
+/** The handler of a command. */
 export type HandlerOf<Jobs extends JobMap<Jobs>, Command extends keyof Jobs> = Handler<
   PayloadOf<Jobs, Command>,
   ResultOf<Jobs, Command>
@@ -55,7 +59,7 @@ export interface JobStatus {
   progress: unknown
   /** Number of processes with waiters for the job; each may have several. */
   waiters: number
-  /** What is left of the delay of a delayed job, ms. */
+  /** The rest of the delay of a delayed job, ms. */
   dueIn?: number
   /** Result of a completed job, while it is kept. */
   result?: unknown
@@ -117,7 +121,7 @@ export class Job<Result = unknown> {
     return this.#queue.result(this, options) as Promise<Result>
   }
 
-  /** The current status of the job; undefined if it does not exist any more. */
+  /** The current status of the job; undefined if it no longer exists. */
   status(): Promise<JobStatus | undefined> {
     return this.#queue.status(this.id)
   }

@@ -90,9 +90,9 @@ export abstract class QueueManagement<
   }
 
   /**
-   * Removes all waiting and delayed jobs, as {@link drain} does, sets the totals to 0, and takes the queue out of the
-   * register of queues until it is used again; processes that have a worker for it list it again after 10 minutes. Running
-   * jobs go on, and are counted when they end. Jobs that are submitted meanwhile may stay.
+   * Removes all waiting and delayed jobs, as {@link drain} does, sets the totals to 0, and removes the queue from the register of
+   * queues until it is used again; a process with a worker for it lists it again after 10 minutes. Running jobs go on, and are
+   * counted when they end. Jobs that are submitted meanwhile may stay.
    */
   async erase(): Promise<void> {
     await this.drain({ delayed: true })

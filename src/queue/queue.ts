@@ -226,7 +226,10 @@ export class RedisQueue<Jobs extends JobMap<Jobs> = AnyJobs>
     return Promise.allSettled(accepted)
   }
 
-  /** Waits for the outcome of a job: see {@link Job.result}. `isReader`: `abortUnwanted` does not cancel it when he leaves. */
+  /**
+   * Waits for the outcome of a job: see {@link Job.result}. `isReader`: `abortUnwanted` does not cancel the job when this caller
+   * leaves.
+   */
   async result(job: Job, options: ResultOptions = {}, isReader = false): Promise<unknown> {
     this.#assertOpen()
     checkSubmitOptions(options)
@@ -250,8 +253,8 @@ export class RedisQueue<Jobs extends JobMap<Jobs> = AnyJobs>
   }
 
   /**
-   * The job that a token names, whichever process has taken it. Only what the token says is known of it: its payload is not.
-   * Whether it is still held shows when it is renewed or finished.
+   * The job that a token names, taken by any process, without its payload. Renewing or finishing it shows whether it is still
+   * held.
    * @throws TypeError if it is no token of this queue; ClosedError.
    */
   taken(token: string): TakenJob<undefined> {

@@ -1,7 +1,7 @@
 /**
- * What a handler gets after its arguments: the callback of the call, and what is known about it. As a callback:
- * `call(error)` fails the call; `call(null, result)` ends it with a result, `call(null, a, b)` with `[a, b]`. The first of
- * the callback and the handler's own return counts.
+ * The last argument of a handler: the callback of the call, and the data of the call. As a callback: `call(error)` fails the
+ * call; `call(null, result)` ends it with a result, `call(null, a, b)` with `[a, b]`. The first of the callback and the handler's
+ * own return counts.
  */
 export interface Call {
   (error: unknown, ...results: unknown[]): void

@@ -6,11 +6,11 @@ import type { ServingProcess } from './serving/serving-process.ts'
 /** The name of the layer in a census. */
 const LAYER = 'services'
 
-/** What one process is doing for one service. */
+/** The load of one process for one service. */
 export interface ServiceLoad {
   readonly service: string
   readonly version: string
-  /** What is left of its lease, ms. */
+  /** The rest of its lease, ms. */
   readonly leaseLeft: number
   /** Calls that run or wait there. */
   readonly busy: number
@@ -27,7 +27,7 @@ export interface ProcessInfo {
   readonly id: string
   readonly host: string
   readonly pid: number
-  /** Since when the process is up, by the wall clock of its host: ms since the epoch. */
+  /** Start of the process, by the wall clock of its host: ms since the epoch. */
   readonly since: number
   readonly services: readonly ServiceLoad[]
 }

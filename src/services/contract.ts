@@ -18,9 +18,9 @@ export type ArgsOf<A, E extends keyof A> = A[E] extends (...args: infer Args) =>
 // biome-ignore lint/suspicious/noExplicitAny: the result of any function
 type Returned<A, E extends keyof A> = A[E] extends (...args: any[]) => infer Result ? Awaited<Result> : never
 
-/** What a call of an event resolves with. */
+/** The result of a call of an event. */
 export type ResultOf<A, E extends keyof A> = Returned<A, E>
 
-/** What a stream of an event yields. */
+/** The chunks of a stream of an event. */
 export type ChunkOf<A, E extends keyof A> =
   Returned<A, E> extends AsyncIterable<infer Chunk> ? Chunk : Returned<A, E>

@@ -41,8 +41,8 @@ export interface ServicesOptions {
   /** How long one try of a call may take; Infinity is allowed. @default 60_000 */
   timeout?: number | undefined
   /**
-   * Lease of a process that serves, from 100. A live process renews it. When it ends, the process is struck off, and its
-   * callers are told. @default 5_000
+   * Lease of a process that serves, from 100. A live process renews it. When it ends, the process is removed, and its callers are
+   * told. @default 5_000
    */
   lease?: number | undefined
   /** A call fails with UnavailableError if Redis does not answer within this time. @default 2_000 */
@@ -171,15 +171,15 @@ export interface CallOptions {
   /** Ends the call. The signal of the handler aborts too. */
   signal?: AbortSignal | undefined
   /**
-   * Identical calls share one run in all processes, through a Locker. `true`: calls with the same `key` are identical, or
-   * with the same arguments if there is no `key`; a string: short for `true` with that `key`. Of `emit` and `pemit` only.
+   * Identical calls share one run in all processes, through a Locker. `true`: calls with the same `key` are identical, or without
+   * a `key` those with the same arguments; a string: short for `true` with that `key`. For `emit` and `pemit` only.
    */
   dedupe?: true | string | undefined
-  /** With `dedupe: true`: what makes calls of the same event identical, whatever their arguments. */
+  /** With `dedupe: true`: calls of the same event with this key are identical, whatever their arguments. */
   key?: string | undefined
   /** With `dedupe`: how long the result is returned to further identical calls. @default 0 */
   ttl?: number | undefined
-  /** Is called with what the handler passes to `call.progress`. Best effort. */
+  /** Called with each value that the handler passes to `call.progress`. Best effort. */
   onProgress?: ((value: unknown) => void) | undefined
 }
 

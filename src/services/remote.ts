@@ -55,7 +55,7 @@ export class Remote<A extends Api<A> = AnyApi> {
     this.#deps = deps
   }
 
-  /** The same service, called with these options besides those of this object. @throws TypeError */
+  /** The same service, with these options added to those of this object. @throws TypeError */
   with(options: CallOptions): Remote<A> {
     const call = checkCallOptions(options, this.#call)
     return new Remote(this.service, this.#options, call, this.#settings, this.#deps)
@@ -89,7 +89,7 @@ export class Remote<A extends Api<A> = AnyApi> {
     return shareRun(terms, { key: dedupe === true ? key : dedupe, ttl }, this.#deps)
   }
 
-  /** Gives an event to one process, without a reply. Resolves when a process has it. */
+  /** Gives an event to one process, without a reply. Resolves when a process was given it. */
   async notify<E extends EventOf<A>>(event: E, ...args: ArgsOf<A, E>): Promise<void> {
     await new OutgoingCall(this.#terms('notify', 1, event, args), this.#deps).promise
   }
@@ -99,7 +99,7 @@ export class Remote<A extends Api<A> = AnyApi> {
    * has answered, was lost, or has not answered within the timeout. It ends empty if no process serves the service. Leaving
    * the loop, or `return`, even before the first read, aborts the signals of the handlers.
    * @throws at the call: TypeError, ClosedError, AbortedError, CodecError, TooLargeError, UnavailableError; from the iteration:
-   * UnavailableError, OverloadedError, ClosedError; TimeoutError, AbortedError while it is not known who is asked.
+   * UnavailableError, OverloadedError, ClosedError; TimeoutError, AbortedError while the processes are not known yet.
    */
   broadcast<E extends EventOf<A>>(
     event: E,
@@ -111,9 +111,9 @@ export class Remote<A extends Api<A> = AnyApi> {
   }
 
   /**
-   * Calls an event whose handler returns an AsyncIterable, and yields what that yields. The call begins with the first read.
-   * The handler is asked for more only as it is read. Leaving the loop aborts the handler's signal; so does `return`, which
-   * does not wait for a pending read, and ends it. `timeout` limits the wait for each chunk.
+   * Calls an event whose handler returns an AsyncIterable, and yields its values. The call begins with the first read. The
+   * handler is asked for more only as it is read. Leaving the loop aborts the handler's signal; so does `return`, which does not
+   * wait for a pending read, and ends it. `timeout` limits the wait for each chunk.
    */
   stream<E extends EventOf<A>>(event: E, ...args: ArgsOf<A, E>): AsyncGenerator<ChunkOf<A, E>, void> {
     const open = () => new StreamCall(this.#terms('stream', 1, event, args), this.#deps)

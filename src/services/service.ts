@@ -7,7 +7,7 @@ import { checkName } from './options.ts'
 import type { ServiceHost } from './serving/service-host.ts'
 import type { Settings } from './settings.ts'
 
-/** Answers the calls of an event: by what it returns, or by its last argument. See {@link Call}. */
+/** Answers the calls of an event by its return value, or by its last argument. See {@link Call}. */
 export type ServiceHandler<Args extends unknown[] = unknown[], Result = unknown> = (
   ...args: HandlerArgs<Args>
   // biome-ignore lint/suspicious/noConfusingVoidType: `(call) => call(null, result)` returns void
@@ -39,9 +39,9 @@ export class Service<A extends Api<A> = AnyApi> {
   }
 
   /**
-   * Adds the handler of an event. It is called with the arguments of the call and a {@link Call}; what it returns, or the
-   * value of the promise, is the result. A handler that declares a parameter beyond the arguments and returns undefined is
-   * expected to call the {@link Call}. It runs in the async context of this call.
+   * Adds the handler of an event. It is called with the arguments of the call and a {@link Call}; its return value, or the value
+   * of its promise, is the result. A handler that declares a parameter beyond the arguments and returns undefined is expected to
+   * call the {@link Call}. It runs in the async context of this call.
    * @throws DuplicateHandlerError if the event has a handler here; TypeError.
    */
   on<E extends EventOf<A>>(event: E, handler: ServiceHandler<ArgsOf<A, E>, ResultOf<A, E>>): this {

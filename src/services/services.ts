@@ -39,18 +39,19 @@ export interface ServicesStats {
   calling: number
   /** Calls that run or wait here. */
   serving: number
-  /** Answers that came when the call was over. */
+  /** Answers that came after the end of the call. */
   late: number
   /** Whether the subscription to messages is established. */
   subscribed: boolean
 }
 
+/** Events of a Services object. `up` and `down` are best effort. */
 export interface ServicesEvents {
   /** A process serves a service from now on. */
   up: [ServingInfo]
   /**
-   * A process does not serve a service any more: it was closed, has died, or is frozen. Or it has only lost its
-   * subscription: then it registers again, and `up` follows.
+   * A process no longer serves a service: it was closed, has died, or is paused. If it has only lost its subscription, it
+   * registers again, and `up` follows.
    */
   down: [ServingInfo]
   /** Another Services object has sent a message. */
@@ -178,8 +179,8 @@ export class Services extends ContextEmitter<ServicesEvents> implements AsyncDis
   }
 
   /**
-   * Sends a message to another Services object, or to this one: its event `message`. Resolves with true when that has received
-   * it; with false if nobody listens, or if it does not say so within `unavailableAfter`: then it may still receive it.
+   * Sends a message to another Services object, or to this one: its event `message`. Resolves with true when the receiver has
+   * confirmed it; with false if none listens, or none confirms it within `unavailableAfter`: it may still be received.
    * @throws UnavailableError, CodecError, TooLargeError, ClosedError, TypeError.
    */
   async send(id: string, message: unknown): Promise<boolean> {
@@ -188,8 +189,8 @@ export class Services extends ContextEmitter<ServicesEvents> implements AsyncDis
   }
 
   /**
-   * Returns how long another Services object takes to answer, ms.
-   * @throws TimeoutError if nobody hears, or after 5 s; UnavailableError, ClosedError, TypeError.
+   * Returns the response time of another Services object, ms.
+   * @throws TimeoutError if none listens, or after 5 s; UnavailableError, ClosedError, TypeError.
    */
   async ping(id: string): Promise<number> {
     this.#assertOpen()
@@ -197,8 +198,8 @@ export class Services extends ContextEmitter<ServicesEvents> implements AsyncDis
   }
 
   /**
-   * Asks all processes which services they serve, and how busy they are; with `name`, those of one service. Takes up to a
-   * second. A process that is frozen does not answer.
+   * Asks all processes which services they serve, and how busy they are; with `name`, those of one service. Takes up to a second.
+   * A paused process does not answer.
    * @throws UnavailableError, OverloadedError, ClosedError, TypeError.
    */
   async list(name?: string): Promise<ProcessInfo[]> {
@@ -208,8 +209,8 @@ export class Services extends ContextEmitter<ServicesEvents> implements AsyncDis
   }
 
   /**
-   * Strikes off processes of the services that this object serves whose leases are over, or that do not listen. Normally
-   * nothing is left to do. Returns their ids.
+   * Removes processes of the services that this object serves if their leases have ended, or they do not listen. Other calls
+   * normally do this. Returns their ids.
    * @throws UnavailableError, OverloadedError, ClosedError.
    */
   async clean(): Promise<string[]> {
@@ -220,7 +221,7 @@ export class Services extends ContextEmitter<ServicesEvents> implements AsyncDis
     return [...new Set(struck.flat())]
   }
 
-  /** What this object does at this moment; `late` counts since it was created. */
+  /** The present load of this object; `late` counts since it was created. */
   stats(): ServicesStats {
     return {
       calling: this.#open.size,
@@ -307,8 +308,8 @@ export class Services extends ContextEmitter<ServicesEvents> implements AsyncDis
   }
 
   /**
-   * Takes no more calls, hands back those of the backlog, waits up to `grace` ms for those that run, and tells the callers of
-   * the rest. Until then this object can call, as long as a handler runs; then its calls get ClosedError. Never rejects.
+   * Takes no more calls, hands back those of the backlog, waits up to `grace` ms for running calls, and rejects the rest with
+   * ProcessLostError. Until then this object can call, as long as a handler runs; then its calls get ClosedError. Never rejects.
    * @throws TypeError if `grace` is not a duration.
    */
   close({ grace = DEFAULT_GRACE }: { grace?: number } = {}): Promise<void> {

@@ -31,7 +31,7 @@ export interface HttpWorkerStats {
   completed: number
   /** Attempts that failed, those of dead jobs included. */
   failed: number
-  /** Jobs that failed and are not tried again. */
+  /** Jobs that failed without a further attempt. */
   dead: number
   /** Jobs that were given back. */
   returned: number
@@ -69,8 +69,8 @@ const TRANSITIONS: Transitions<State> = {
 /**
  * Takes jobs of an HTTP gateway under leases, runs them, and tells the gateway how they ended. Needs no Redis.
  *
- * A job is tried as often as its `attempts` say. It may run twice if this process dies or freezes, or if it cannot reach any
- * gateway for as long as a lease: `context.signal` aborts then.
+ * The number of attempts is that of the job. A job may run twice if this process dies or is paused, or reaches no gateway for as
+ * long as a lease: `context.signal` aborts then.
  *
  * @example
  * const worker = new HttpWorker({ url: 'http://127.0.0.1:5000', queues: 'mails', work: (mail) => send(mail) })
@@ -144,7 +144,7 @@ export class HttpWorker<Job = unknown, Result = unknown> implements AsyncDisposa
   /** Runs a job: a subclass has it as a method, unless the option `work` is given. */
   work?(job: Job, context: JobContext): Result | Promise<Result>
 
-  /** Called when a job has failed and is not tried again: a subclass may have it as a method. */
+  /** Called when a job has failed without a further attempt: a subclass may have it as a method. */
   fail?(job: Job, reason: unknown, context: JobContext): unknown
 
   /** Called when no job has come for `interval` ms, and none runs: a subclass may have it as a method. */
@@ -161,7 +161,7 @@ export class HttpWorker<Job = unknown, Result = unknown> implements AsyncDisposa
     }
   }
 
-  /** What it does now, and has done. */
+  /** Its counters, and its present load. */
   stats(): HttpWorkerStats {
     return { ...this.#poller.load, ...this.#counters }
   }
@@ -172,8 +172,8 @@ export class HttpWorker<Job = unknown, Result = unknown> implements AsyncDisposa
   }
 
   /**
-   * Begins to take jobs, and resolves. Gateways that are away are waited for. A worker that a gateway refuses, as for a wrong
-   * token, says so in its log and by a process warning, `SOLOFLIGHT_GATEWAY_REFUSED`, and tries again.
+   * Begins to take jobs, and resolves. It waits for gateways that are away. A refusal, as for a wrong token, is in its log and a
+   * process warning, `SOLOFLIGHT_GATEWAY_REFUSED`; the worker tries again.
    * @throws ClosedError if it was started or stopped before.
    */
   async start(): Promise<void> {
@@ -199,9 +199,9 @@ export class HttpWorker<Job = unknown, Result = unknown> implements AsyncDisposa
   }
 
   /**
-   * Takes no more jobs, and waits for those that run, `grace` ms at most: the option by default. Then their signals abort, and
-   * they are given back at once, uncounted. Resolves when the gateway knows, within `timeout` ms more. Never rejects, except
-   * for a wrong `grace`. May be called again, with a shorter grace.
+   * Takes no more jobs, and waits for the running ones, at most `grace` ms (by default the option). Then their signals abort, and
+   * the jobs go back at once, uncounted. Resolves when the gateway knows, within `timeout` ms more. Never rejects, except for a
+   * wrong `grace`. May be called again, with a shorter grace.
    * @throws TypeError
    */
   async stop({ grace = this.#options.grace }: { grace?: number | undefined } = {}): Promise<void> {

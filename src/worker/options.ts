@@ -19,25 +19,25 @@ import {
 } from '../kernel/options.ts'
 import type { JobContext } from './context.ts'
 
-/** Runs a job. Its result, as JSON, is that of the job; what it throws is the reason of a failed attempt. */
+/** Runs a job. Its result, as JSON, is that of the job; an exception is the reason of a failed attempt. */
 export type WorkFunction<Job = unknown, Result = unknown> = (
   job: Job,
   context: JobContext,
 ) => Result | Promise<Result>
 
-/** Called when a job has failed and is not tried again. `reason`: what its last attempt has thrown. */
+/** Called when a job has failed without a further attempt. `reason`: the exception of its last attempt. */
 export type FailFunction<Job = unknown> = (job: Job, reason: unknown, context: JobContext) => unknown
 
 /** Options of an {@link HttpWorker}. Durations are in ms. */
 export interface HttpWorkerOptions<Job = unknown, Result = unknown> {
-  /** Address of the gateway, with its base path if it has one. Of several, the next one is used while one is away. */
+  /** Address of the gateway, with its base path if it has one. With several, the next one is used while one is away. */
   url: string | readonly string[]
   /** Sent as `Authorization: Bearer`. It needs the scope 'work'. */
   token?: string | undefined
   /** The queues whose jobs are taken. */
   queues: string | readonly string[]
   /**
-   * 'turns': one job of each queue after the other. 'priority': a job of a queue is taken only if those before it are empty.
+   * 'turns': the queues take turns, a job each. 'priority': a job of a queue is taken only if the queues before it are empty.
    * @default 'turns'
    */
   order?: 'turns' | 'priority' | undefined
@@ -51,18 +51,18 @@ export interface HttpWorkerOptions<Job = unknown, Result = unknown> {
   command?: string | undefined
   /** Jobs that run at once, from 1 to 1000. No job is taken without a free slot. @default 1 */
   concurrency?: number | undefined
-  /** How long a job is held unless it is renewed, which is done at a third of it. From 1000. @default 60_000 */
+  /** Lease of a job. It is renewed after a third of it. From 1000. @default 60_000 */
   lease?: number | undefined
   /** How long one request waits for a job. The gateway may end it earlier. @default 20_000 */
   wait?: number | undefined
   /**
-   * How long a request waits at most if a longer one could keep another queue waiting: with several queues, unless there are
-   * free slots for each of them twice. From 100. @default 1000
+   * Longest wait of a request that could delay another queue: with several queues, unless there are twice as many free slots as
+   * queues. From 100. @default 1000
    */
   interval?: number | undefined
   /** How long a gateway has to answer, beside the `wait`. From 100. @default 10_000 */
   timeout?: number | undefined
-  /** How long running jobs have at the signals of `stopOn`, and at `stop()`, before they are given back. @default 30_000 */
+  /** How long running jobs may go on after a signal of `stopOn`, or `stop()`, before they are given back. @default 30_000 */
   grace?: number | undefined
   /** Signals of the process that stop the worker. A second one gives the running jobs back at once. @default [] */
   stopOn?: readonly NodeJS.Signals[] | undefined

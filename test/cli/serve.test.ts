@@ -163,3 +163,12 @@ test('cli serve - with --audit each change is a line of JSON on stderr, with the
   assert.ok(Math.abs(Date.parse(String(at)) - Date.now()) < 60_000)
   assert.doesNotMatch(cli.errors, /hunter/)
 })
+
+test('cli serve - it serves on when nobody reads its output any more', async () => {
+  await using cli = await Cli.serve(['--audit', 'all'])
+  cli.closeOutput()
+  for (const payload of ['1', '2'])
+    assert.equal(await cli.status('/q/jobs', { method: 'POST', body: payload }), 201)
+  cli.signal('SIGTERM')
+  assert.equal(await cli.exits(), 0)
+})

@@ -18,6 +18,12 @@ test('cli usage - the help names every flag, its variable and its default', asyn
   assert.match(help, /default: 5000,.*default: 127\.0\.0\.1,.*default: 0s,.*default: 5s,/)
 })
 
+test('cli usage - the help ends quietly when nobody reads it', async () => {
+  await using cli = await Cli.start(['serve', '--help'])
+  cli.closeOutput()
+  assert.equal(await cli.exits(), 0)
+})
+
 test('cli usage - the guide has a row for every setting', async () => {
   const guide = await readFile(new URL('../../docs/guides/command-line.md', import.meta.url), 'utf8')
   for (const name of NAMES) {

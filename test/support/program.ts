@@ -92,6 +92,12 @@ export class Program {
     return this.#process.exitCode === null && this.#process.signalCode === null
   }
 
+  /** Reads no more of what it writes. */
+  closeOutput(): void {
+    this.#process.stdout?.destroy()
+    this.#process.stderr?.destroy()
+  }
+
   signal(signal: NodeJS.Signals): void {
     this.#process.kill(signal)
   }

@@ -11,12 +11,13 @@ import { type ChannelOptions, type ResolvedChannelOptions, resolveChannelOptions
 import { RoleSenders } from './role-senders.ts'
 import { Session } from './session.ts'
 
+/** Events of a Channel. */
 export interface ChannelEvents<In> {
   /** This process has its role. */
   connect: []
-  /** This process has its role no more: `disconnect` or `end` was called, or it stood still for longer than the lease. */
+  /** This process no longer has its role: `disconnect` or `end` was called, or it was paused for longer than the lease. */
   disconnect: []
-  /** A process has the role of the peer; once for each coming. */
+  /** A process has taken the role of the peer. */
   'remote:connect': []
   /** The peer has disconnected, or has died. */
   'remote:disconnect': []
@@ -40,8 +41,8 @@ function queueOf(channel: string, role: string): string {
 }
 
 /**
- * A channel between two roles, each of which one process has at a time. Each role has a queue, of which its process is the
- * exclusive consumer: its lease is that of the role.
+ * A channel between two roles. One process at a time has a role. Each role has a queue; its process is the exclusive consumer of
+ * it, under the lease of the role.
  *
  * disconnected   has no role
  * connecting     waits for its role
@@ -90,7 +91,7 @@ export class Channel<In = unknown, Out = unknown> extends ContextEmitter<Channel
   }
 
   /**
-   * Takes the role `local`. Resolves when this process has it: if another one does, when that has left or died.
+   * Takes the role `local`. Resolves when this process has it: after another process with the role has left or died.
    * @throws AlreadyAttachedError; UnavailableError; OverloadedError; ClosedError if it was disconnected meanwhile; TypeError.
    */
   connect(options: ChannelOptions = {}): Promise<void> {
@@ -158,7 +159,7 @@ export class Channel<In = unknown, Out = unknown> extends ContextEmitter<Channel
   }
 
   /**
-   * Sends a message to the peer, in order. If none is there, it waits for one. Resolves with its id.
+   * Sends a message to the peer, in order. Without a peer, it waits for one. Resolves with its id.
    * @throws NotAttachedError if this process does not have its role; ClosedError if the channel was ended; QueueFullError;
    * UnavailableError: it may have been sent; CodecError; TooLargeError; OverloadedError.
    */
@@ -189,14 +190,14 @@ export class Channel<In = unknown, Out = unknown> extends ContextEmitter<Channel
 
   /**
    * Acknowledges the messages up to this id. Without `reliable`, does nothing.
-   * @throws LeaseLostError if the message was lost: it comes again. UnavailableError: perhaps it does.
+   * @throws LeaseLostError if the message was lost: it comes again. UnavailableError: it may come again.
    */
   async ack(id: number): Promise<void> {
     checkMessageId('id', id)
     await this.#session?.ack(id)
   }
 
-  /** Leaves the role: the peer is told, and another process can take it. What was not received waits for that. Never rejects. */
+  /** Leaves the role: the peer is told, and another process can take the role, and gets the messages that wait. Never rejects. */
   async disconnect(): Promise<void> {
     const session = this.#session
     if (session) await this.#leave(session, () => session.close())
@@ -208,7 +209,7 @@ export class Channel<In = unknown, Out = unknown> extends ContextEmitter<Channel
   }
 
   /**
-   * Ends the channel: after the messages that were sent, the peer gets `end`, and is disconnected. Both can send no more.
+   * Ends the channel: the peer gets all sent messages, then `end`, and is disconnected. Neither side can send any longer.
    * @throws NotAttachedError; UnavailableError: the peer may not learn of it.
    */
   async end(): Promise<void> {

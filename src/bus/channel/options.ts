@@ -14,17 +14,17 @@ import { checkLease, type Throttle } from '../queue/options.ts'
 
 /** Options of {@link Channel.connect}. Durations are ms. */
 export interface ChannelOptions {
-  /** Messages are kept for so long after the last process has left; from 100. @default 30_000 */
+  /** How long messages are kept after the last process has left; from 100. @default 30_000 */
   ttl?: number | undefined
-  /** Messages that may wait for the peer; 0: any number. @default 0 */
+  /** Most messages that may wait for the peer; 0: any number. @default 0 */
   maxsize?: number | undefined
-  /** Each message must be acknowledged. What was not comes again after a reconnection. @default false */
+  /** Each message must be acknowledged. Unacknowledged messages come again after a reconnection. @default false */
   reliable?: boolean | undefined
   /** Messages that are held or fetched at once, up to 1_000. @default 1 if reliable or throttled, else 50 */
   prefetch?: number | undefined
   /** Lease of the role, from 100: when it has ended, the peer is told, and another process can take the role. @default 10_000 */
   lease?: number | undefined
-  /** Is called before each fetch, which waits until it calls `ready`. */
+  /** Called before each fetch, which waits until it calls `ready`. */
   throttle?: Throttle | undefined
 }
 

@@ -1,16 +1,16 @@
-/** What `bus.persistify` adds to an object. Calls of one object are done one after the other. */
+/** The methods that `bus.persistify` adds to an object. Calls of one object run one after the other. */
 export interface PersistedMethods {
   /** The name of the object. */
   readonly persistId: string
   /**
    * Writes the properties that have changed since the last `save` or `load`, together. The object then lives for 60 s, or the
-   * `ttl` of `persist`. What changes while it runs is written by the next one. If nothing has changed it writes nothing, but
-   * compares the version, and the object lives on.
+   * `ttl` of `persist`. The next `save` writes changes that are made meanwhile. Without a change it writes nothing, but compares
+   * the version, and the object lives on.
    *
-   * Resolves with false, and writes nothing, if the stored object is not the one that was loaded or saved here: somebody else
-   * has saved it, or it has expired. If it was neither loaded nor saved here, it must not exist. After false, `load` it.
-   * @throws UnavailableError: it may have been saved, which the next call finds out; TooLargeError if all properties together
-   * have more than `maxMessage`; CodecError; ClosedError.
+   * Resolves with false, and writes nothing, if the stored object is not the one that was loaded or saved here: another process
+   * has saved it, or it has expired. An object that was neither loaded nor saved here must not exist. After false, `load` it.
+   * @throws UnavailableError: it may have been saved; the next call finds that out; TooLargeError if all properties together have
+   * more than `maxMessage`; CodecError; ClosedError.
    */
   save(): Promise<boolean>
   /**
@@ -20,8 +20,8 @@ export interface PersistedMethods {
    */
   load(): Promise<boolean>
   /**
-   * Keeps the object: it lives for `ttl` ms, from 1,000, which are renewed every third of that until `unpersist`, or until the
-   * bus disconnects. It does not keep the process alive, and creates no object.
+   * Keeps the object alive: it lives for `ttl` ms (from 1,000), renewed after each third of that until `unpersist`, or until the
+   * bus disconnects. Does not keep the process alive, and creates no object.
    * @throws TypeError, ClosedError.
    */
   persist(ttl: number): void

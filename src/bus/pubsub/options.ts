@@ -10,9 +10,9 @@ import {
 } from '../../kernel/options.ts'
 import { MAX_KEEP } from '../limits.ts'
 
-/** Options of a topic. Subscribers and publishers may give different ones: the larger ones hold. */
+/** Options of a topic. If subscribers and publishers give different ones, the larger apply. */
 export interface PubsubOptions {
-  /** Number of the last messages that are kept for subscribers whose connection is away, up to 10,000. @default 0 */
+  /** Number of the last messages that are kept for disconnected subscribers, up to 10,000. @default 0 */
   keep?: number | undefined
   /** Whether the last message is kept, and delivered first to each new subscriber. @default false */
   retain?: boolean | undefined

@@ -11,22 +11,23 @@ import { type PubsubOptions, resolvePubsubOptions } from './options.ts'
 import { Publisher } from './publisher.ts'
 import { Subscription, type TopicPosition } from './subscription.ts'
 
+/** Events of a Pubsub object. */
 export interface PubsubEvents<M = unknown> {
   /** Messages that are published from now on arrive. The retained message follows, if there is one. */
   subscribed: []
-  /** No more messages arrive: by `unsubscribe`, or by `disconnect` of the bus. */
+  /** No more messages arrive, after `unsubscribe` or `disconnect` of the bus. */
   unsubscribed: []
   message: [message: M]
   /**
-   * Messages are missing here: they were published while the connection was away, and are not kept. `missed`: how many;
-   * undefined if that cannot be known, because Redis has lost the topic: perhaps none.
+   * Messages are missing here: they were published during an outage, and are not kept. `missed`: their number; undefined if it is
+   * not known, since Redis has lost the topic: perhaps none.
    */
   gap: [missed: number | undefined]
 }
 
 /**
  * A topic of pub/sub. Each subscribed Pubsub object receives each message once, in the order in which they were published. A
- * publisher need not subscribe. A subscription resumes by itself after Redis was away. It keeps the process alive.
+ * publisher need not subscribe. A subscription resumes by itself after an outage of Redis. It keeps the process alive.
  *
  * @example
  * const prices = bus.pubsub<Price>('prices', { keep: 1000 })
@@ -53,9 +54,9 @@ export class Pubsub<M = unknown> extends ContextEmitter<PubsubEvents<M>> {
   }
 
   /**
-   * Subscribes. Resolves when all messages that are published from now on will arrive. Add listeners before: the retained
-   * message may arrive earlier. `from`: goes on behind this message, which another Pubsub object has received as its last one:
-   * what came since is delivered if it is kept, and a `gap` is told of what is not.
+   * Subscribes. Resolves when all messages that are published from now on will arrive. Add listeners before: the retained message
+   * may arrive earlier. `from`: goes on behind this message, the last one of another Pubsub object. Later messages are delivered
+   * if they are kept; a `gap` stands for the others.
    * @throws AlreadyAttachedError if it is subscribed, or subscribes; UnavailableError; ClosedError after `disconnect`, and if
    * `unsubscribe` is called meanwhile; TypeError.
    */
@@ -114,7 +115,7 @@ export class Pubsub<M = unknown> extends ContextEmitter<PubsubEvents<M>> {
     return this.unsubscribe()
   }
 
-  /** The last message that was received, also in the listener of it; undefined while it is not subscribed. */
+  /** The last received message, also inside its listener; undefined while not subscribed. */
   get position(): TopicPosition | undefined {
     return this.#subscription?.position
   }

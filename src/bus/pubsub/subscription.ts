@@ -18,7 +18,7 @@ const RETRY_PAUSE = 500
 
 /** A message of a topic. */
 export interface TopicPosition {
-  /** Of the topic: another one if it was lost with its server, or has expired. */
+  /** Life of the topic: a new one after it was lost with its server, or has expired. */
   readonly life: string
   /** Messages of one life have consecutive numbers. */
   readonly number: number

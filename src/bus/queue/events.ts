@@ -1,10 +1,10 @@
-/** What comes with a message. */
+/** Data of a message beside its value. */
 export interface MessageInfo {
-  /** How often it was delivered before to a consumer that did not acknowledge it. */
+  /** Number of earlier deliveries to consumers that did not acknowledge it. */
   readonly redelivered: number
   /** The key that it was pushed with. */
   readonly key: string | undefined
-  /** Of an exclusive consumer: grows with each takeover. */
+  /** Fence of an exclusive consumer: grows with each takeover. */
   readonly fence: number | undefined
 }
 
@@ -14,9 +14,10 @@ export interface QueueMessage<M> extends MessageInfo {
   readonly id: number
 }
 
+/** Events of a Queue. */
 export interface QueueEvents<M> {
   attaching: []
-  /** `existed`: the queue did; otherwise it was made. */
+  /** `existed`: whether the queue existed; otherwise it was made. */
   attached: [existed: boolean]
   detaching: []
   detached: []

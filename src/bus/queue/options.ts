@@ -18,11 +18,11 @@ import { DEFAULT_PREFETCH, MAX_LEASE, MAX_PREFETCH, MIN_LEASE } from '../limits.
 /** Options of {@link Queue.attach}. Durations are ms. */
 export interface AttachOptions {
   /**
-   * The queue lives for so long after the last process that was attached to it has left or died, with its messages; from 100.
-   * If the queue exists, its own holds. @default 30_000
+   * How long the queue lives, with its messages, after the last attached process has left or died; from 100. An existing queue
+   * keeps its own. @default 30_000
    */
   ttl?: number | undefined
-  /** Messages that may wait; 0: any number. If the queue exists, its own holds. @default 0 */
+  /** Most messages that may wait; 0: any number. An existing queue keeps its own. @default 0 */
   maxsize?: number | undefined
 }
 
@@ -47,9 +47,7 @@ export function resolveAttachOptions(given: AttachOptions): Complete<AttachOptio
 
 /** Options of {@link Queue.push}. */
 export interface PushOptions {
-  /**
-   * Of messages with the same key, reliable consumers hold one at a time, in order, in all processes: 1 to 256 characters.
-   */
+  /** 1 to 256 characters. The reliable consumers of all processes hold one message of a key at a time, in order. */
   key?: string | undefined
   /** How long it waits for room in a full queue, ms. @default 0 */
   wait?: number | undefined
@@ -75,26 +73,27 @@ export type Throttle = (ready: () => void) => void
 
 /** Options of {@link Queue.consume}. */
 export interface ConsumeOptions {
-  /** Stops after so many messages; with `reliable`, when these are acknowledged. @default Infinity */
+  /** Number of messages after which it stops; with `reliable`, when these are acknowledged. @default Infinity */
   max?: number | undefined
-  /** `false`: reads without removing: every such reader gets every message. @default true */
+  /** `false`: reads without removing, so that every reader gets every message. @default true */
   remove?: boolean | undefined
   /** With `remove: false`: begins after the message with this id. @default 0 */
   index?: number | undefined
   /**
-   * Each message must be acknowledged. What was not is delivered again, in order, when this consumer stops, detaches or dies.
+   * Each message must be acknowledged. Unacknowledged ones are delivered again, in order, when this consumer stops, detaches or
+   * dies.
    * @default false
    */
   reliable?: boolean | undefined
   /** With `reliable`: discards messages up to this id that no other consumer holds. @default 0 */
   last?: number | undefined
-  /** Of all exclusive consumers, in all processes, one at a time receives. @default false */
+  /** One exclusive consumer of all processes receives at a time. @default false */
   exclusive?: boolean | undefined
   /** Lease of the consumer, ms, from 100: another one takes over when it has ended. @default 10_000 */
   lease?: number | undefined
   /**
-   * Messages that are held or fetched at once, up to 1_000. A process that dies takes those with it that it has fetched,
-   * unless `reliable`. @default 1 if reliable, throttled or iterated, else 50
+   * Messages that are held or fetched at once, up to 1_000. The fetched ones are lost with a process that dies, unless
+   * `reliable`. @default 1 if reliable, throttled or iterated, else 50
    */
   prefetch?: number | undefined
   /** Is called before each fetch, which waits until it calls `ready`. */

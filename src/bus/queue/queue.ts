@@ -24,7 +24,7 @@ import { Pusher } from './pusher.ts'
 
 /**
  * A queue of messages, the same in all processes that use its name. It is made when the first process attaches to it, and
- * removed, with its messages, some time after the last one has gone.
+ * removed, with its messages, `ttl` ms after the last one has left or died.
  *
  * @example
  * const queue = bus.queue<string>('greetings')
@@ -71,8 +71,8 @@ export class Queue<M = unknown> extends ContextEmitter<QueueEvents<M>> {
   }
 
   /**
-   * Attaches this process, and makes the queue if it does not exist. Then does what was pushed and consumed before. Resolves with
-   * whether the queue existed; then its own `ttl` and `maxsize` hold.
+   * Attaches this process, and makes the queue if it does not exist. Then runs earlier calls of `push` and `consume`. Resolves
+   * with whether the queue existed; then its own `ttl` and `maxsize` apply.
    * @throws AlreadyAttachedError; UnavailableError; OverloadedError; ClosedError; TypeError.
    */
   async attach(options: AttachOptions = {}): Promise<boolean> {
@@ -101,7 +101,7 @@ export class Queue<M = unknown> extends ContextEmitter<QueueEvents<M>> {
     return existed
   }
 
-  /** Stops consuming, sends what was pushed, and leaves the queue. What follows waits for the next `attach`. Never rejects. */
+  /** Stops consuming, sends pushed messages, and leaves the queue. Later calls wait for the next `attach`. Never rejects. */
   async detach(): Promise<void> {
     if (this.#attaching) await this.#attaching
     if (!this.#attachment.isAttached) return this.#detaching
@@ -208,10 +208,10 @@ export class Queue<M = unknown> extends ContextEmitter<QueueEvents<M>> {
   }
 
   /**
-   * Consumes as an iteration. Leaving the loop stops; what was fetched and not yielded is returned. With `reliable`, yielded
-   * messages are to be acknowledged. The iteration ends when the queue is closed, detached or stopped.
-   * @throws AlreadyAttachedError if this object consumes; ClosedError; TypeError. The iteration rejects with NotAttachedError
-   * if this process stood still for longer than its lease.
+   * Consumes as an iteration. Leaving the loop stops; fetched messages that were not yielded are returned. With `reliable`,
+   * acknowledge the yielded messages. The iteration ends when the queue is closed, detached or stopped.
+   * @throws AlreadyAttachedError if this object consumes; ClosedError; TypeError. The iteration rejects with NotAttachedError if
+   * this process was paused for longer than its lease.
    */
   messages(options: ConsumeOptions = {}): AsyncIterableIterator<QueueMessage<M>> {
     const resolved = resolveConsumeOptions(options, true)
@@ -234,8 +234,8 @@ export class Queue<M = unknown> extends ContextEmitter<QueueEvents<M>> {
   }
 
   /**
-   * Stops consuming. No `message` follows. What this consumer holds is returned to the head of the queue, in order.
-   * @throws UnavailableError if the instance did not answer until the lease of the consumer was over.
+   * Stops consuming. No `message` follows. The messages that this consumer holds return to the head of the queue, in order.
+   * @throws UnavailableError if the instance did not answer until the end of the consumer's lease.
    */
   async stop(): Promise<void> {
     await this.#consuming.stop()
@@ -243,7 +243,7 @@ export class Queue<M = unknown> extends ContextEmitter<QueueEvents<M>> {
 
   /**
    * Acknowledges the messages up to this id that this consumer has received. Without `reliable`, does nothing.
-   * @throws LeaseLostError if the message was lost: it is delivered again. UnavailableError: perhaps it is.
+   * @throws LeaseLostError if the message was lost: it is delivered again. UnavailableError: it may be.
    */
   async ack(id: number): Promise<void> {
     checkMessageId('id', id)
@@ -288,22 +288,22 @@ export class Queue<M = unknown> extends ContextEmitter<QueueEvents<M>> {
     return (await this.#inspect()) !== undefined
   }
 
-  /** How many messages wait; 0 if there is no queue. */
+  /** Number of waiting messages; 0 without a queue. */
   async count(): Promise<number> {
     return (await this.#inspect())?.count ?? 0
   }
 
-  /** After how many ms the queue expires if no process is attached; null if there is none. */
+  /** Time after which the queue expires without an attached process, ms; null without a queue. */
   async ttl(): Promise<number | null> {
     return (await this.#inspect())?.ttlLeft ?? null
   }
 
-  /** How many messages may wait, 0 for any number; null if there is no queue. */
+  /** Most messages that may wait, 0 for any number; null without a queue. */
   async maxsize(): Promise<number | null> {
     return (await this.#inspect())?.maxsize ?? null
   }
 
-  /** The name of the instance that it is on; null if there is no queue. */
+  /** The name of its instance; null without a queue. */
   async find(): Promise<string | null> {
     const member = await this.#member()
     const info = await member?.instance.queues.inspect(this.name, this.#context.within)

@@ -3,7 +3,7 @@ import { errorOf, isRefusal } from './failures.ts'
 import { type CallId, type GatewayMessage, type Push, readGatewayMessage } from './gateway-message.ts'
 import { after, type Timer } from './timers.ts'
 
-/** Of a WebSocket, what is used: that of browsers, of Node, and of the package ws have it. */
+/** The part of a WebSocket that the library uses: those of browsers, of Node and of the package ws fit. */
 export interface WebSocketLike {
   readonly readyState: number
   send(text: string): void
@@ -12,6 +12,7 @@ export interface WebSocketLike {
   addEventListener(type: 'message', listener: (event: { data: unknown }) => void): void
 }
 
+/** The class of WebSockets: of browsers, of Node 22, or of the package ws. */
 export type WebSocketClass = new (url: string) => WebSocketLike
 
 export interface LinkOptions {

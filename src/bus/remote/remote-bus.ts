@@ -9,10 +9,11 @@ import { persistRemotely } from './remote-object.ts'
 import { RemotePubsub } from './remote-pubsub.ts'
 import { checkRemoteName } from './wire.ts'
 
+/** Events of a RemoteBus. */
 export interface RemoteBusEvents {
   /** Connected to the gateway: for the first time, or again. */
   online: []
-  /** Not connected any more. */
+  /** No longer connected. */
   offline: []
 }
 
@@ -20,7 +21,7 @@ export interface RemoteBusEvents {
  * The bus of a gateway, over one WebSocket: in browsers, and for programs that do not reach Redis. Its queues, channels, topics
  * and objects are used as those of a Bus. They are restored after an outage, also at another gateway.
  *
- * Messages are JSON. What a message may do is decided by the scopes of the token.
+ * Messages are JSON. The scopes of the token decide which calls are allowed.
  *
  * @example
  * const bus = new RemoteBus('wss://jobs.example.com/ws', { token })
@@ -85,7 +86,9 @@ export class RemoteBus extends Emitter<RemoteBusEvents> implements AsyncDisposab
     return persistRemotely(name, object, properties, this.#link)
   }
 
-  /** Ends the connection: the gateway detaches all. Whatever waits is rejected with ClosedError. It cannot be used again. */
+  /**
+   * Ends the connection: the gateway detaches all. Waiting calls are rejected with ClosedError. The object cannot be used again.
+   */
   async disconnect(): Promise<void> {
     this.#link.close()
   }

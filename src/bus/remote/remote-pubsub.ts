@@ -19,7 +19,7 @@ interface Subscribed {
   position: TopicPosition | undefined
 }
 
-/** A topic of a bus behind a gateway: see Pubsub. It goes on behind the last message that it has received. */
+/** A topic of a bus behind a gateway: see Pubsub. It goes on behind its last received message. */
 export class RemotePubsub<M = unknown> extends Emitter<PubsubEvents<M>> {
   readonly name: string
   readonly #link: Link

@@ -23,7 +23,7 @@ export interface PushWorkerOptions {
   queue: string
   /** The command of the jobs. @default 'job' */
   command?: string | undefined
-  /** Where the jobs are posted, http: or https:. A user and a password in it are sent as Basic authorization. */
+  /** The URL of the receiver, http: or https:. A user and a password in it are sent as Basic authorization. */
   url: string
   /**
    * Secrets of Standard Webhooks, `whsec_` and base64 of 24 to 64 bytes. A request is signed with each, so that one can be
@@ -34,10 +34,10 @@ export interface PushWorkerOptions {
   concurrency?: number | undefined
   /** Longest duration of a request, from the name's resolution to the end of its answer, up to a day. @default 30_000 */
   timeout?: number | undefined
-  /** Number of attempts of the jobs that do not set it themselves; Infinity is allowed. @default 5 */
+  /** Number of attempts of jobs that do not set it; Infinity is allowed. @default 5 */
   attempts?: number | undefined
   /**
-   * Delay between attempts of the jobs that do not set it themselves. A longer Retry-After of the receiver counts instead.
+   * Delay between attempts of jobs that do not set it. A longer Retry-After of the receiver replaces it.
    * @default { type: 'exponential', delay: 1_000, max: 300_000 }
    */
   backoff?: Backoff | undefined

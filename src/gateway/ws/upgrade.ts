@@ -12,8 +12,8 @@ import { socketsOf, type UpgradeRequest } from './sockets.ts'
 export interface UpgradeListener {
   (request: IncomingMessage, socket: Duplex, head: Buffer): void
   /**
-   * For the option of the same name of the server. Without it, node:http takes any request with a header Upgrade from the
-   * listener for requests, even one that asks for another protocol, as clients of HTTP/2 do.
+   * For the option of the same name of the server. Without it, node:http does not give the listener for requests any request with
+   * a header Upgrade, even for another protocol, as clients of HTTP/2 send it.
    */
   readonly IncomingMessage: typeof IncomingMessage
 }

@@ -6,9 +6,9 @@ import { JsonText } from './json-text.ts'
 const PLAIN = 'j'.charCodeAt(0)
 
 /**
- * Reads what `jsonCodec` writes as a {@link JsonText}: byte for byte if it is plain JSON. Of any other value it reads the
- * JSON that `JSON.stringify` makes; `null` of `undefined`. It encodes as `jsonCodec` does, so both may be used for one queue; and
- * an array of JsonText, as the arguments of a call are, by the texts of its elements.
+ * Reads what `jsonCodec` writes as a {@link JsonText}: byte for byte if it is plain JSON. Any other value is read as the JSON
+ * that `JSON.stringify` makes of it; `undefined` as `null`. It encodes as `jsonCodec` does, so both may be used for one queue;
+ * and an array of JsonText, as the arguments of a call are, by the texts of its elements.
  */
 export const jsonTextCodec: Codec = {
   encode(value) {

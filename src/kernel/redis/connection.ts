@@ -122,12 +122,12 @@ export class Connection implements AsyncDisposable {
     )
   }
 
-  /** Whether it uses this client of the user. */
+  /** Whether it uses this client of the caller. */
   usesClient(client: unknown): boolean {
     return !this.#owned && client === this.#client
   }
 
-  /** What it connects to, without credentials: the same in all processes that give the same address. */
+  /** The address, without credentials: the same in all processes that give the same address. */
   get address(): string {
     return addressOf(this.#client)
   }

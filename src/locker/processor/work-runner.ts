@@ -107,11 +107,11 @@ export function storeBypassed({ call, resultPolicy }: HeldLease, outcome: Outcom
   track(call.locker, call.storeUnclaimed(outcome.bytes, retention, lastFence))
 }
 
-/** What the work of `runMany` receives. */
+/** The context of a work of `runMany`. */
 export interface ManyContext {
   /** Aborts when all leases are lost, or at the end of `close`. */
   readonly signal: AbortSignal
-  /** What the work of this key alone would receive. @throws LeaseLostError when the key is not one of this work */
+  /** The context of the work of this key alone. @throws LeaseLostError when the key is not one of this work */
   of(key: string): WorkContext
 }
 
@@ -124,6 +124,7 @@ export type ManyWork<T> = (
   context: ManyContext,
 ) => ManyResults<T> | PromiseLike<ManyResults<T>>
 
+/** The results of a work of `runMany`: by position, or by key. */
 export type ManyResults<T> =
   | readonly (T | Error | PromiseLike<T>)[]
   | ReadonlyMap<string, T | Error | PromiseLike<T>>

@@ -64,7 +64,7 @@ export interface StreamOptions {
   /** As the locker's option, for this reader. @default the locker's */
   onUnavailable?: 'fail' | 'local' | undefined
   /**
-   * Most bytes of encoded chunks that are kept. Beyond it the oldest are trimmed: no reader may join, and a reader that is
+   * Most bytes of encoded chunks that are kept. Beyond it the oldest are removed: new readers cannot join, and a reader that is
    * further behind is interrupted.
    * @default 16_777_216
    */
@@ -89,7 +89,7 @@ export interface FollowOptions {
   signal?: AbortSignal | undefined
   /** Longest wait for one chunk, also the first. Ends this reader, with TimeoutError. @default the locker's */
   timeout?: number | undefined
-  /** How long it waits while there is no such stream and nobody produces it. Then it ends, with TimeoutError. @default `timeout` */
+  /** How long it waits for a stream and its producer. Then it ends, with TimeoutError. @default `timeout` */
   wait?: number | undefined
 }
 
@@ -97,12 +97,12 @@ export interface FollowOptions {
 export interface FollowedChunk<T> {
   /** Counts from 0. */
   readonly number: number
-  /** Names its production: the fencing token of its producer. */
+  /** Identifies its production: the fencing token of its producer. */
   readonly fence: number
   readonly value: T
 }
 
-/** What `follow` returns. */
+/** The return value of `follow`. */
 export interface StreamFollowing<T>
   extends AsyncIterableIterator<FollowedChunk<T>, undefined>,
     AsyncDisposable {

@@ -28,7 +28,7 @@ export interface HttpRequest {
    */
   canRefresh?: boolean | undefined
   /**
-   * Aborts when the client has gone. The request then stops waiting; the origin's work goes on only while other requests
+   * Aborts when the client has disconnected. The request then stops waiting; the origin's work goes on only while other requests
    * wait for it.
    */
   signal?: AbortSignal | undefined
@@ -45,7 +45,7 @@ export interface OriginRequest {
    * may answer the client by itself.
    */
   shared: boolean
-  /** Aborts when nobody waits for the response any more, or when it did not begin within `timeout`. */
+  /** Aborts when no request waits for the response any longer, or when it did not begin within `timeout`. */
   signal: AbortSignal | undefined
   /** Whether this refreshes a stale response in the background: the client has been answered already. */
   background?: boolean | undefined

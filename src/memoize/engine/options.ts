@@ -159,7 +159,7 @@ export interface HttpCacheOptions<Request extends HttpRequest = HttpRequest> {
    */
   timeout?: number | undefined
   /**
-   * What a request gets while Redis is unavailable.
+   * The response to a request while Redis is unavailable.
    * - 'local': the handler runs, once for all requests that wait in this process.
    * - 'fail': 503.
    * - 'cached': what this process has in memory, fresh or within its stale-if-error; otherwise 503. An invalidation by

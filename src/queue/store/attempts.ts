@@ -71,7 +71,7 @@ export interface AttemptRef {
   fence: number
 }
 
-/** What became of a lease. 'lost': it was not held any more. 'cancelled': the job has ended under this fence. */
+/** The result of a renewal. 'lost': the lease is no longer held. 'cancelled': the job has ended under this fence. */
 export type Renewal = 'held' | 'lost' | 'cancelled'
 
 /**
@@ -82,9 +82,9 @@ export type FinishReply = 'accepted' | 'repeated' | 'lost'
 
 /** Finished jobs that are kept for being listed. */
 export interface Retention {
-  /** At most so many of the queue; 0 keeps none. */
+  /** Largest number of the queue; 0 keeps none. */
   count: number
-  /** For so long, ms. */
+  /** How long, ms. */
   age: number
 }
 

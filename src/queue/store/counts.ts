@@ -1,5 +1,5 @@
-/** The state of a job that is there. */
+/** The state of a job. */
 export type JobState = 'waiting' | 'delayed' | 'active' | 'completed' | 'failed'
 
-/** How many jobs are in each state. */
+/** Number of jobs in each state. */
 export type Counts = Record<JobState, number>

@@ -13,9 +13,9 @@ import {
 export interface TakeOptions {
   /** How long the job is held unless it is renewed, 100 to 2_592_000_000 (30 days). @default the `lease` of the queue */
   lease?: number | undefined
-  /** How long a job is waited for if none is ready; Infinity is allowed. @default 0 */
+  /** How long it waits for a job if none is ready; Infinity is allowed. @default 0 */
   wait?: number | undefined
-  /** Stops waiting. A job that is on its way goes back at once. */
+  /** Ends the wait. A job that is on its way goes back at once. */
   signal?: AbortSignal | undefined
 }
 

@@ -67,7 +67,7 @@ export class TakenJob<Payload = unknown, Result = unknown> {
     this.#options = content?.options ?? token.options
   }
 
-  /** Names the job for {@link RedisQueue.taken}. It is a secret: whoever has it can finish the job. */
+  /** Names the job for {@link RedisQueue.taken}. It is a secret: anyone who has it can finish the job. */
   get token(): string {
     return encodeToken(this.#token)
   }
@@ -77,7 +77,7 @@ export class TakenJob<Payload = unknown, Result = unknown> {
     return attemptOf(this.#token)
   }
 
-  /** How often the job is tried at most, from 1; undefined if that is not known from the token. @throws ClosedError */
+  /** Largest number of attempts, from 1; undefined if only the token is known. @throws ClosedError */
   get attempts(): number | undefined {
     if (this.#options === undefined) return undefined
     return unpackOptions(this.#options).attempts ?? this.#deps.open().options.attempts
@@ -89,8 +89,8 @@ export class TakenJob<Payload = unknown, Result = unknown> {
   }
 
   /**
-   * Extends the lease: it ends `lease` ms from now. 'lost': the job was given to another, or given back. 'cancelled': the job
-   * has ended.
+   * Extends the lease: it ends `lease` ms from now. 'lost': another taker or worker has the job, or it was given back.
+   * 'cancelled': the job has ended.
    * @throws TypeError
    */
   async renew(lease?: number): Promise<Renewal> {
@@ -113,8 +113,8 @@ export class TakenJob<Payload = unknown, Result = unknown> {
   }
 
   /**
-   * Ends the attempt with a failure. The job is retried by its `attempts` and `backoff`, or has failed; with `retry: false` it
-   * has failed. Resolves with false if it is not held any more, and with true again if the call is repeated.
+   * Ends the attempt with a failure. The job is retried by its `attempts` and `backoff`; with `retry: false` it fails without a
+   * further attempt. Resolves with false if it is not held any more, and with true again if the call is repeated.
    */
   async fail(error: unknown, { retry = true }: { retry?: boolean } = {}): Promise<boolean> {
     return (await this.endWith(error, retry)) !== 'lost'

@@ -19,7 +19,7 @@ import type { CallListener } from './calls.ts'
 import { UNREADABLE } from './outgoing-call.ts'
 import type { ReplySource } from './reply-iterator.ts'
 
-/** What one process has answered to a broadcast. */
+/** The answer of one process to a broadcast. */
 export type BroadcastAnswer<Result = unknown> =
   | { readonly id: string; readonly result: Result }
   | { readonly id: string; readonly error: Error }

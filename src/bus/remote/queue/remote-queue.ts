@@ -86,7 +86,7 @@ export class RemoteQueue<M = unknown> extends InspectedQueue<M> {
   }
 
   /**
-   * Attaches, and makes the queue if it does not exist. Then does what was pushed and consumed before. Resolves with whether it
+   * Attaches, and makes the queue if it does not exist. Then runs earlier calls of `push` and `consume`. Resolves with whether it
    * existed.
    * @throws AlreadyAttachedError; UnavailableError; ClosedError; SoloflightError if the token lacks a scope; TypeError.
    */
@@ -175,8 +175,8 @@ export class RemoteQueue<M = unknown> extends InspectedQueue<M> {
   }
 
   /**
-   * Stops consuming, and leaves the queue; waits for an `attach` that is under way. What follows waits for the next `attach`.
-   * Never rejects.
+   * Stops consuming, and leaves the queue; waits for an unfinished `attach`. Later calls wait for the next `attach`. Never
+   * rejects.
    */
   async detach(): Promise<void> {
     while (this.#state === 'attaching') await this.#settled
@@ -196,7 +196,10 @@ export class RemoteQueue<M = unknown> extends InspectedQueue<M> {
     this.emit('detached')
   }
 
-  /** Closes the queue for all, and removes its messages. Needs the scope `admin`. @throws NotAttachedError, UnavailableError, ClosedError. */
+  /**
+   * Closes the queue for all processes, and removes its messages. Needs the scope `admin`. @throws NotAttachedError,
+   * UnavailableError, ClosedError.
+   */
   async close(): Promise<void> {
     if (this.#state !== 'attached')
       throw new NotAttachedError('The queue is not attached', { key: this.name })
@@ -266,7 +269,7 @@ export class RemoteQueue<M = unknown> extends InspectedQueue<M> {
     await this.#consuming.stop()
   }
 
-  /** Acknowledges the messages up to this id. @throws LeaseLostError, UnavailableError: perhaps it is delivered again. */
+  /** Acknowledges the messages up to this id. @throws LeaseLostError, UnavailableError: it may be delivered again. */
   async ack(id: number): Promise<void> {
     checkMessageId('id', id)
     await this.#consuming.ack(id)
