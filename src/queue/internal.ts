@@ -2,5 +2,5 @@
 
 export { listQueues } from './queue-names.ts'
 export type { QueueCensusItem } from './store/census-item.ts'
-export type { CommandLoad, QueueLoad } from './store/load.ts'
+export { type CommandLoad, MAX_LOAD_COMMANDS, type QueueLoad } from './store/load.ts'
 export type { ListedQueues } from './store/register.ts'
