@@ -288,10 +288,7 @@ export const PAUSE: string = /* lua */ `
 local segment, name = ARGV[argBase + 1], ARGV[argBase + 2]
 redis.call('SADD', pausedKey, segment)
 extend(pausedKey, ${PENDING_JOB_TTL})
-if segment ~= '' then
-  redis.call('HSET', commandsKey, segment, name)
-  expire(commandsKey, ${PENDING_JOB_TTL})
-end
+if segment ~= '' then registerCommand(commands[1], name) end
 for _, command in ipairs(commands) do
   if redis.call('LINDEX', command.slotsKey, 0) ~= PAUSED_MARKER then redis.call('LPUSH', command.slotsKey, PAUSED_MARKER) end
   expire(command.slotsKey, ${WORKER_TTL})
