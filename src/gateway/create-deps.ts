@@ -65,7 +65,7 @@ export function createDeps(
     feeds: new Feeds(clock),
     scans: new Scans(),
     metrics: new Metrics({ queues, open, pushes: () => pushWorkers.figures }),
-    clients: new Clients(census, clock, prefix),
+    clients: new Clients(census, clock, prefix, options.tokens),
     snapshots: new Snapshots(() => reader.read(), clock),
     pushWorkers,
   }

@@ -2,5 +2,6 @@
 
 export { listQueues } from './queue-names.ts'
 export type { QueueCensusItem } from './store/census-item.ts'
-export type { CommandLoad, QueueLoad } from './store/load.ts'
+export { type CommandLoad, MAX_LOAD_COMMANDS, type QueueLoad } from './store/load.ts'
 export type { ListedQueues } from './store/register.ts'
+export { MAX_WAITED_COMMANDS } from './taking/worker-room.ts'

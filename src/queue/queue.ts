@@ -48,6 +48,7 @@ import type { TakeOptions } from './taking/options.ts'
 import type { TakenJob } from './taking/taken-job.ts'
 import { Takers } from './taking/takers.ts'
 import { parseToken } from './taking/token.ts'
+import { roomOf } from './taking/worker-room.ts'
 import type { DuePoller } from './working/due-poller.ts'
 import type { Handler } from './working/running-job.ts'
 import { createDuePoller, Workers } from './working/workers.ts'
@@ -110,6 +111,7 @@ export class RedisQueue<Jobs extends JobMap<Jobs> = AnyJobs>
       open: () => this.open(),
       events: this.#events,
       duePoller: this.#duePoller,
+      room: roomOf(connection ?? memory, clock),
     })
     this.#waits = new OutcomeWaits(this.#context, {
       submitted: (...args) => this.#events.submitted(...args),
@@ -240,7 +242,8 @@ export class RedisQueue<Jobs extends JobMap<Jobs> = AnyJobs>
   /**
    * Takes one job of a command without a handler: it is held by its token until its lease ends. Resolves with undefined if no
    * job was found within `wait`. The process stays alive while it waits.
-   * @throws AbortedError, UnavailableError, ClosedError, TypeError.
+   * @throws AbortedError, UnavailableError, ClosedError, TypeError; OverloadedError if it would be the first to wait for a command,
+   * and 10,000 are waited for by the queues of this connection.
    */
   async take<Command extends CommandOf<Jobs>>(
     command: Command,

@@ -1708,7 +1708,15 @@ const MUTANTS: Record<string, [from: string, to: string][]> = {
   'a retry that does not clear the failures': [
     ["redis.call('HDEL', key, 'a', 'z', 'l'", "redis.call('HDEL', key, 'z', 'l'"],
   ],
-  'a load that counts delayed jobs as active': [['if not times[n] then count', 'if true then count']],
+  'a load that counts delayed jobs as active': [
+    ['if not isDelayed[member] then count', 'if true then count'],
+  ],
+  'a load that counts jobs of another command for the one that is known': [
+    ['return segment and names[segment]', 'return segment and (#known == 2 and known[2] or names[segment])'],
+  ],
+  'a load that leaves out commands that have had no worker': [
+    ["names[segment] = commandOf(string.match(member, '^%S+'))", 'names[segment] = nil'],
+  ],
   'a load that takes a marker for its first job': [
     ['if id == PRIORITY_MARKER then id =', 'if false then id ='],
   ],

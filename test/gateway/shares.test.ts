@@ -4,6 +4,7 @@ import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import { createGateway, type GatewayOptions } from '../../src/gateway/index.ts'
 import { MemoryQueueStore } from '../../src/index.ts'
+import { MAX_WAITED_COMMANDS } from '../../src/queue/internal.ts'
 import { EventClient } from '../support/event-client.ts'
 import { assertProblem, type GatewayServer, serve } from '../support/gateway.ts'
 import { ManualClock } from '../support/manual-clock.ts'
@@ -133,6 +134,34 @@ test('shares - a queue that is watched is of the share of each holder that watch
       ),
     { what: 'bob to have room' },
   )
+})
+
+test('shares - and a quarter of the commands whose jobs are wanted, by requests and sockets', async () => {
+  const tokens = [...TOKENS, { token: 'carl', scopes: ['work'] }] as const
+  await using server = await open({ tokens })
+  const { gateway } = server
+  const take = (token: string, command: string, wait: string, signal?: AbortSignal) => {
+    const url = `http://localhost/q/jobs?command=${command}&wait=${wait}`
+    return gateway.fetch(new Request(url, { headers: bearer(token), signal: signal ?? null }))
+  }
+  const most = MAX_WAITED_COMMANDS / 4
+  const clients = Array.from({ length: most }, () => new AbortController())
+  const waits = clients.map(({ signal }, n) => take('ann-1', `c${n}`, '60', signal))
+  const refused = await server.call('GET', '/q/jobs?command=other&wait=60', { token: 'ann-1' })
+  assertProblem(refused, 429, 'too many commands')
+  assert.equal(refused.headers.get('retry-after'), '1')
+  await using ann = await SocketClient.open(server, { headers: bearer('ann-1') })
+  const wanted = ann.call('take', { queue: 'jobs', command: 'other', wait: 1_000 })
+  await assert.rejects(wanted, /429 too many commands/)
+  const { id } = ann.send('work', { queue: 'jobs', command: 'other' })
+  const { problem } = await ann.take((push) => push.sub === id)
+  assert.equal((problem as { error: string }).error, 'too many commands')
+  // A command that is wanted already costs nothing more, and others have a share of their own.
+  assert.equal((await take('ann-1', 'c0', '10ms')).status, 404)
+  assert.equal((await take('carl', 'other', '10ms')).status, 404)
+  for (const client of clients) client.abort()
+  await Promise.all(waits)
+  assert.equal((await take('ann-1', 'other', '0')).status, 404)
 })
 
 test('shares - with one holder, or without tokens, the bound of all is the only one', async () => {

@@ -8,6 +8,7 @@ import type { QueueContext } from '../../src/queue/options.ts'
 import type { QueueStore } from '../../src/queue/store/store.ts'
 import { Taker } from '../../src/queue/taking/taker.ts'
 import { TakingWorker } from '../../src/queue/taking/taking-worker.ts'
+import { UnansweredCalls } from '../../src/queue/taking/unanswered-calls.ts'
 import { ManualClock, settled } from '../support/manual-clock.ts'
 import { rejectionOf } from '../support/wait.ts'
 
@@ -93,24 +94,27 @@ test('take - a taker whose wait has passed is no slot of its worker in a census'
     ...{ clock, store: store.connect('queue'), within: WITHIN, queue: 'queue' },
     options: { lease: LONG, prefix: 'soloflight' },
   } as unknown as QueueContext
-  const worker = new TakingWorker('work', context, {
-    dueIn: () => {},
-    processDue: async () => {},
-    announcementsFail: () => {},
-    hand: () => false,
-    onIdle: () => {},
-  })
   const deps = {
     ...{ clock, within: WITHIN, deadlines: new Deadlines(clock) },
     onLeaving: (taker: Taker) => worker.onTakerLeaving(taker),
     onOverdue: (taker: Taker) => worker.onTakerOverdue(taker),
     onLeft: (taker: Taker) => worker.onTakerLeft(taker),
   }
-  const takers = [WAIT, 10 * WITHIN].map(
-    (wait) => new Taker({ command: 'work', lease: LONG, wait, signal: undefined }, deps),
-  )
+  const newTaker = (wait: number) =>
+    new Taker({ command: 'work', lease: LONG, wait, signal: undefined }, deps)
+  const takers = [WAIT, 10 * WITHIN].map(newTaker)
+  const [first, second] = takers as [Taker, Taker]
+  const unanswered = new UnansweredCalls(context)
+  const worker: TakingWorker = new TakingWorker(first, context, unanswered, {
+    dueIn: () => {},
+    processDue: async () => {},
+    announcementsFail: () => {},
+    hand: () => false,
+    onIdle: () => {},
+    onDropped: () => {},
+  })
   const endings = takers.map((taker) => rejectionOf(taker.promise))
-  for (const taker of takers) worker.take(taker)
+  worker.wait(second)
   await clock.pass(WAIT / 2)
   const slots = () => [...worker.census()].map((item) => item.kind === 'worker' && item.concurrency)
   assert.deepEqual([worker.waiting, slots()], [2, [2]])

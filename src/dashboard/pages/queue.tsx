@@ -109,13 +109,18 @@ export function QueuePage({
       )}
       {!queue.commandsComplete && (
         <p class="hint">
-          Not all jobs are counted by command: only the first 1,000 that are delayed, run or have failed, of
-          100 commands with a worker or a job that waits.
+          Not all jobs are counted by command: only 100 commands, and of the jobs that are delayed, run or
+          have failed only up to 1,000 each.
         </p>
       )}
       <Jobs queue={queue} filter={filter} store={overview.store} />
     </>
   )
+}
+
+/** A number that is left out: there are too many to count. */
+function countOrNone(value: number | null): string {
+  return value === null ? '–' : count(value)
 }
 
 const COMMAND_COLUMNS: readonly Column<CommandView>[] = [
@@ -130,9 +135,9 @@ const COMMAND_COLUMNS: readonly Column<CommandView>[] = [
     size: 'wide',
   },
   { head: 'Waiting', cell: ({ waiting }) => count(waiting), numeric: true },
-  { head: 'Running', cell: ({ running }) => count(running), numeric: true },
-  { head: 'Delayed', cell: ({ delayed }) => count(delayed), numeric: true },
-  { head: 'Failed', cell: ({ failed }) => count(failed), numeric: true },
+  { head: 'Running', cell: ({ running }) => countOrNone(running), numeric: true },
+  { head: 'Delayed', cell: ({ delayed }) => countOrNone(delayed), numeric: true },
+  { head: 'Failed', cell: ({ failed }) => countOrNone(failed), numeric: true },
   {
     head: 'Runs at once',
     cell: ({ capacity }) => (capacity === 0 ? <span class="danger-text">no worker</span> : count(capacity)),

@@ -114,7 +114,8 @@ function QueueName({ queue }: { queue: QueueView }) {
 }
 
 function stateOf({ waiting, running, paused, capacity }: CommandView): string {
-  const parts = [`${count(waiting)} waiting`, `${count(running)} running`]
+  const parts = [`${count(waiting)} waiting`]
+  if (running !== null) parts.push(`${count(running)} running`)
   if (paused) parts.push('paused')
   else if (capacity === 0) parts.push('no worker')
   return parts.join(', ')

@@ -1,7 +1,7 @@
 import { isName, MAX_NAME } from '../../kernel/names.ts'
 import type { TakenJob } from '../../queue/index.ts'
 import type { GatewayDeps } from '../deps.ts'
-import type { RouteContext } from '../env.ts'
+import type { Caller, RouteContext } from '../env.ts'
 import type { Renewal } from '../http/lease.ts'
 import { Problem } from '../problem.ts'
 
@@ -26,27 +26,33 @@ export class WorkingClient {
   readonly #clients: GatewayDeps['clients']
   readonly #queue: string
   readonly #id: string | undefined
+  readonly #caller: Caller | undefined
 
-  /** `id`: undefined if it has not named itself. */
-  constructor({ clients }: GatewayDeps, queue: string, id: string | undefined) {
+  /** `id`: undefined if it has not named itself. `caller`: needed by a client that takes jobs. */
+  constructor({ clients }: GatewayDeps, queue: string, id: string | undefined, caller?: Caller | undefined) {
     this.#clients = clients
     this.#queue = queue
     this.#id = id
+    this.#caller = caller
   }
 
   /** The client of a request. @throws Problem 400 if it names itself wrongly. */
   static of(c: RouteContext, deps: GatewayDeps, queue: string): WorkingClient {
-    return new WorkingClient(deps, queue, workerId(c))
+    return new WorkingClient(deps, queue, workerId(c), deps.access.caller(c))
   }
 
   #seen(command?: string): ReturnType<GatewayDeps['clients']['workers']['seen']> {
     return this.#id === undefined ? undefined : this.#clients.workers.seen(this.#queue, this.#id, command)
   }
 
-  /** It waits for a job. */
-  waits<T>(command: string, run: () => Promise<T>): Promise<T> {
-    const worker = this.#seen(command)
-    return worker ? this.#clients.workers.waits(worker, run) : run()
+  /** It asks for jobs of a command, and waits for so many ms. @throws Problem 429 if its caller waits for too many commands. */
+  waits<T>(command: string, wait: number, run: () => Promise<T>): Promise<T> {
+    const { workers, commands } = this.#clients
+    const waiting = () => {
+      const worker = this.#seen(command)
+      return worker ? workers.waits(worker, run) : run()
+    }
+    return wait > 0 ? commands.want(this.#queue, command, this.#caller, waiting) : waiting()
   }
 
   /** It was given jobs; with a lease (ms) it holds them. */

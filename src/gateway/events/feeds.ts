@@ -11,15 +11,18 @@ export type Charge = () => () => void
 /** How long a feed goes on without a client, ms: one that reconnects in time misses nothing. */
 const IDLE_MS = 30_000
 
+/** Feeds that go on without a client, at most: a client may look at one job after the other. */
+export const MAX_IDLE_FEEDS = 1_000
+
 /**
  * A feed by name. A name whose feed has ended, or is stopped, gets another feed. Its users are charged for it while they use it;
  * the last one also as long as it is idle.
  *
- * | state   | `open`            | its last user releases it    | the source fails to start | the timer fires | `close` |
- * | ------- | ----------------- | ---------------------------- | ------------------------- | --------------- | ------- |
- * | used    | used, by one more | idle; stopped if it has ended | stopped                  |                 | stopped |
- * | idle    | used              |                              |                           | stopped         | stopped |
- * | stopped |                   | ignored                      | ignored                   |                 |         |
+ * | state   | `open`            | its last user releases it    | the source fails to start | the timer fires; too many are idle | `close` |
+ * | ------- | ----------------- | ---------------------------- | ------------------------- | ---------------------------------- | ------- |
+ * | used    | used, by one more | idle; stopped if it has ended | stopped                  |                                    | stopped |
+ * | idle    | used              |                              |                           | stopped                            | stopped |
+ * | stopped |                   | ignored                      | ignored                   |                                    |         |
  */
 type FeedState =
   | { readonly kind: 'used'; readonly users: number }
@@ -61,6 +64,8 @@ class OpenFeed {
 export class Feeds {
   readonly #clock: Clock
   readonly #feeds = new Map<string, OpenFeed>()
+  /** Those without a client, by name. Those that were left longest ago come first. */
+  readonly #idle = new Map<OpenFeed, string>()
 
   constructor(clock: Clock) {
     this.#clock = clock
@@ -84,6 +89,7 @@ export class Feeds {
     const found = this.#feeds.get(name)
     const opened = found && !found.feed.isOver ? found : this.#start(name, source)
     const { state } = opened
+    this.#idle.delete(opened)
     opened.enter({ kind: 'used', users: state.kind === 'used' ? state.users + 1 : 1 })
     try {
       await opened.started
@@ -105,7 +111,11 @@ export class Feeds {
     const { state } = opened
     if (state.kind === 'used' && state.users === 1 && !opened.feed.isOver) {
       const timer = this.#clock.after(IDLE_MS, () => this.#stop(name, opened), true)
-      return opened.enter({ kind: 'idle', timer, discharge })
+      opened.enter({ kind: 'idle', timer, discharge })
+      this.#idle.set(opened, name)
+      const [oldest] = this.#idle
+      if (oldest && this.#idle.size > MAX_IDLE_FEEDS) this.#stop(oldest[1], oldest[0])
+      return
     }
     discharge()
     if (state.kind !== 'used') return
@@ -116,6 +126,7 @@ export class Feeds {
   #stop(name: string, opened: OpenFeed): void {
     if (opened.state.kind === 'stopped') return
     opened.enter({ kind: 'stopped' })
+    this.#idle.delete(opened)
     // Its name may have another feed already.
     if (this.#feeds.get(name) === opened) this.#feeds.delete(name)
     void opened.started.then(

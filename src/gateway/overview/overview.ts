@@ -41,17 +41,18 @@ export interface QueueView extends JobCountsView {
   /** Age of the job that runs next; null if none waits. */
   readonly oldest: number | null
   readonly commands: readonly CommandView[]
-  /**
-   * Whether all jobs are counted by command. Of the delayed, the running and the failed jobs the first 1,000 are; a command is
-   * among them if it has a worker or a job that waits, and 100 are at most.
-   */
+  /** Whether these are all commands, 100 at most, and every job is counted by its command. */
   readonly commandsComplete: boolean
   /** One sentence: why its first job waits. Null if none waits, and none is delayed. */
   readonly why: string | null
 }
 
-export interface CommandView extends JobCountsView {
+export interface CommandView extends Pick<JobCountsView, 'waiting'> {
   readonly command: string
+  /** These three are null if the queue has more than 1,000 of them. */
+  readonly delayed: number | null
+  readonly running: number | null
+  readonly failed: number | null
   readonly paused: boolean
   /** Jobs of the command that its live workers run at once; 0 if there is none. */
   readonly capacity: number

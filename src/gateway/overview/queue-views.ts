@@ -1,4 +1,4 @@
-import type { CommandLoad, QueueLoad } from '../../queue/internal.ts'
+import { type CommandLoad, MAX_LOAD_COMMANDS, type QueueLoad } from '../../queue/internal.ts'
 import { inSeconds } from '../duration.ts'
 import type { CommandView, QueueView, WorkerView } from './overview.ts'
 import { type CommandSituation, whyQueue } from './why.ts'
@@ -29,16 +29,9 @@ export function queueView(state: QueueState): QueueView {
     totals: { submitted: totals.submitted, completed: totals.completed, failed: totals.failed },
     oldest: first ? inSeconds(first.first?.age ?? 0) : null,
     commands: commandsOf(load, workers, name),
-    commandsComplete: load.complete && areCounted(load),
+    commandsComplete: load.complete,
     why: whyQueue({ first: first && situationOf(state, first.command), dueIn: load.dueIn, now: at }),
   }
-}
-
-const COUNTED = ['waiting', 'delayed', 'active', 'failed'] as const
-
-/** Whether the counts of the commands add up to those of the queue. */
-function areCounted({ counts, commands }: QueueLoad): boolean {
-  return COUNTED.every((kind) => commands.reduce((sum, each) => sum + each[kind], 0) === counts[kind])
 }
 
 /** The command whose first job has waited longest. */
@@ -50,22 +43,26 @@ function firstOf(commands: readonly CommandLoad[]): CommandLoad | undefined {
 }
 
 /** Those that the store knows, and those that have a worker but no job. */
-function commandsOf({ commands, paused }: QueueLoad, workers: readonly WorkerView[], queue: string) {
+function commandsOf(
+  { commands, paused, complete }: QueueLoad,
+  workers: readonly WorkerView[],
+  queue: string,
+): CommandView[] {
   const known = commands.map(({ command, waiting, delayed, active, failed }) => ({
-    ...{ command, waiting, delayed, running: active, failed },
+    ...{ command, waiting, delayed: delayed ?? null, running: active ?? null, failed: failed ?? null },
   }))
   const names = new Set(known.map(({ command }) => command))
   const others = new Set(workers.flatMap((each) => (each.queue === queue ? [each.command] : [])))
+  // While the store tells of all commands with a job that waits, none waits of another.
+  const none = complete ? 0 : null
   const idle = [...others]
     .filter((command) => !names.has(command))
-    .map((command) => ({ command, waiting: 0, delayed: 0, running: 0, failed: 0 }))
-  return [...known, ...idle].map(
-    (counts): CommandView => ({
-      ...counts,
-      paused: paused.includes(counts.command),
-      capacity: capacityFor(workers, queue, counts.command).capacity,
-    }),
-  )
+    .map((command) => ({ command, waiting: 0, delayed: none, running: none, failed: none }))
+  return [...known, ...idle].slice(0, MAX_LOAD_COMMANDS).map((counts) => ({
+    ...counts,
+    paused: paused.includes(counts.command),
+    capacity: capacityFor(workers, queue, counts.command).capacity,
+  }))
 }
 
 /** Why a job of a command does not start. */

@@ -86,7 +86,7 @@ function takeJob(c: RouteContext, deps: GatewayDeps, query: ParameterValues<type
   const take = takeOf(c, deps, query)
   const client = WorkingClient.of(c, deps, name)
   return useFor(deps, name, take, async (queue) => {
-    const job = await client.waits(take.command, () => takeFrom(queue, c, deps, take))
+    const job = await client.waits(take.command, take.wait, () => takeFrom(queue, c, deps, take))
     if (!job) throw await emptyProblem(queue, take.command)
     const headers: Record<string, string> = {
       'content-type': 'application/json',
@@ -107,7 +107,7 @@ function takeJobs(c: RouteContext, deps: GatewayDeps, query: ParameterValues<typ
   const take = takeOf(c, deps, query)
   const client = WorkingClient.of(c, deps, name)
   return useFor(deps, name, take, async (queue) => {
-    const jobs = await client.waits(take.command, () => takeBatch(queue, c, deps, take, size))
+    const jobs = await client.waits(take.command, take.wait, () => takeBatch(queue, c, deps, take, size))
     if (jobs.length === 0) throw await emptyProblem(queue, take.command)
     const texts = jobs.map(({ id, token, payloadText }) => {
       const job = payloadText || 'null'

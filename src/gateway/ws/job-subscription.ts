@@ -1,5 +1,5 @@
 import pDefer, { type DeferredPromise } from 'p-defer'
-import { ClosedError } from '../../errors.ts'
+import { ClosedError, OverloadedError } from '../../errors.ts'
 import type { RedisQueue, TakenJob } from '../../queue/index.ts'
 import { WorkingClient } from '../clients/working-client.ts'
 import type { GatewayDeps } from '../deps.ts'
@@ -42,10 +42,12 @@ export class JobSubscription implements Subscription {
   /** Takes jobs until it ends. */
   start(): void {
     if (this.#ended.signal.aborted) return
-    const { queue, concurrency } = this.#options
-    const run = this.#session.deps.queues.wait(queue, (open) =>
-      Promise.all(Array.from({ length: concurrency }, () => this.#fillSlot(open))),
-    )
+    const { queue, command, concurrency } = this.#options
+    const { deps, caller } = this.#session
+    const fill = (open: RedisQueue) =>
+      Promise.all(Array.from({ length: concurrency }, () => this.#fillSlot(open)))
+    const client = new WorkingClient(deps, queue, undefined, caller)
+    const run = client.waits(command, Number.POSITIVE_INFINITY, () => deps.queues.wait(queue, fill))
     run.catch((error) => this.#onFailed(error))
   }
 
@@ -66,7 +68,7 @@ export class JobSubscription implements Subscription {
         if (job) await this.#hand(job)
       } catch (error) {
         if (signal.aborted) return
-        if (error instanceof ClosedError) throw error
+        if (error instanceof ClosedError || error instanceof OverloadedError) throw error
         await this.#pause(pause)
         pause = Math.min(2 * pause, MAX_RETRY)
       }

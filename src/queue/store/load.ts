@@ -4,7 +4,7 @@ import type { QueueTotals } from './totals.ts'
 /** Commands that {@link QueueLoad} tells of at most. */
 export const MAX_LOAD_COMMANDS = 100
 
-/** Delayed, active and failed jobs that are counted by command, each the first so many. */
+/** Delayed, active and failed jobs that are counted by command, each. If there are more, their numbers by command are left out. */
 export const MAX_LOAD_JOBS = 1_000
 
 /** What a queue has to do, read in one step. Times in ms. */
@@ -20,9 +20,13 @@ export interface QueueLoad {
   readonly complete: boolean
 }
 
-/** What one command of a queue has to do. */
-export interface CommandLoad extends Omit<Counts, 'completed'> {
+/** What one command of a queue has to do. A number is undefined if the queue has too many of these jobs to count them by command. */
+export interface CommandLoad {
   readonly command: string
+  readonly waiting: number
+  readonly delayed: number | undefined
+  readonly active: number | undefined
+  readonly failed: number | undefined
   /** The job that runs next, and how long ago it was submitted. */
   readonly first: { readonly id: string; readonly age: number } | undefined
 }

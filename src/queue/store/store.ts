@@ -35,6 +35,11 @@ export const PENDING_JOB_TTL: number = 90 * 24 * 60 * 60_000
 /** The longest delay of a job, ms. */
 export const MAX_DELAY: number = 365 * 24 * 60 * 60_000
 
+/** Commands of a queue that are known without need, at most: clients choose their names. */
+export const MAX_KNOWN_COMMANDS = 1_000
+/** So many are looked at with each new one beyond that, and forgotten unless they are needed. */
+export const COMMAND_SAMPLE = 16
+
 /** How a generation ended. */
 export interface JobOutcome {
   /** 'removed': the job was removed and will not run. */

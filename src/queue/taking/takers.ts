@@ -1,3 +1,4 @@
+import { OverloadedError } from '../../errors.ts'
 import { TransientSet } from '../../kernel/collections.ts'
 import { Deadlines } from '../../kernel/time.ts'
 import type { EventReporter } from '../events.ts'
@@ -6,12 +7,15 @@ import type { QueueCensusItem } from '../store/census-item.ts'
 import { assertNotAborted } from '../submitting/submission.ts'
 import type { DuePoller } from '../working/due-poller.ts'
 import { warnOfRefusal } from '../working/workers.ts'
+import { AskingTakers } from './asking-takers.ts'
 import { resolveTakeOptions, type TakeOptions } from './options.ts'
 import type { HeldAttempt } from './ready-jobs.ts'
 import { TakenJob, type TakenJobDeps } from './taken-job.ts'
 import { Taker, type TakerDeps } from './taker.ts'
 import { TakingWorker, type TakingWorkerHooks } from './taking-worker.ts'
 import type { TokenContent } from './token.ts'
+import { UnansweredCalls } from './unanswered-calls.ts'
+import type { WorkerRoom } from './worker-room.ts'
 
 /** Dependencies of the takers of a queue. */
 export interface TakersDeps {
@@ -19,15 +23,18 @@ export interface TakersDeps {
   open(): QueueContext
   readonly events: EventReporter
   readonly duePoller: DuePoller
+  readonly room: WorkerRoom
 }
 
-/** The takers of a queue in this process: one worker for each command. */
+/** The takers of a queue in this process. Those that wait have one worker for each command. */
 export class Takers {
   readonly #context: QueueContext
   readonly #deps: TakersDeps
   readonly #jobDeps: TakenJobDeps
   readonly #takerDeps: TakerDeps
   readonly #hooks: Omit<TakingWorkerHooks, 'announcementsFail'>
+  readonly #unanswered: UnansweredCalls
+  readonly #asking: AskingTakers
   readonly #workers = new Map<string, TakingWorker>()
   /** Workers that are being removed. */
   readonly #closing = new TransientSet<Promise<void>>()
@@ -46,11 +53,20 @@ export class Takers {
       onOverdue: (taker) => this.#workers.get(taker.command)?.onTakerOverdue(taker),
       onLeft: (taker) => this.#workers.get(taker.command)?.onTakerLeft(taker),
     }
-    this.#hooks = {
-      dueIn,
+    const common = {
       processDue: () => deps.duePoller.processNow(),
-      hand: (...args) => this.#hand(...args),
-      onIdle: (worker) => void this.#remove(worker),
+      hand: (taker: Taker, held: HeldAttempt) => this.#hand(taker, held),
+    }
+    this.#unanswered = new UnansweredCalls(context)
+    this.#asking = new AskingTakers(context, this.#unanswered, {
+      ...common,
+      wait: (taker) => this.#wait(taker),
+    })
+    this.#hooks = {
+      ...common,
+      dueIn,
+      onIdle: (worker) => deps.room.release(worker),
+      onDropped: (worker) => void this.#remove(worker),
     }
   }
 
@@ -61,7 +77,7 @@ export class Takers {
     return [...this.#workers.values()].some(({ waiting }) => waiting > 0)
   }
 
-  /** Whether this process has a worker for takers of a command. */
+  /** Whether this process has a worker for takers of a command that wait. */
   has(command: string): boolean {
     return this.#workers.has(command)
   }
@@ -75,17 +91,37 @@ export class Takers {
   take(command: string, options: TakeOptions): Promise<TakenJob | undefined> {
     const { lease, wait } = resolveTakeOptions(options, this.#context.options.lease)
     assertNotAborted(command, options.signal)
+    // Jobs may have been delayed before anybody took any. A worker looks for them too.
+    if (wait === 0 && !this.active) this.#deps.duePoller.dueIn(0)
     this.#usedAt = this.#context.clock.now()
+    this.#context.connection?.warnIfUnreachable()
     const taker = new Taker({ command, lease, wait, signal: options.signal }, this.#takerDeps)
-    const worker = this.#workers.get(command) ?? this.#createWorker(command)
-    worker.take(taker)
+    // While others wait, it waits too.
+    if (taker.hasTime && this.#workers.get(command)?.isWaitedOn) this.#wait(taker)
+    else this.#asking.ask(taker)
     return taker.promise as Promise<TakenJob | undefined>
   }
 
-  #createWorker(command: string): TakingWorker {
+  /** No job is ready for a taker: it waits for a delivery. */
+  #wait(taker: Taker): void {
+    const { room } = this.#deps
+    const { command } = taker
+    const known = this.#workers.get(command)
+    if (!known && room.isFull)
+      return taker.reject(new OverloadedError('Too many commands are waited on', { key: command }))
+    known?.wait(taker)
+    const worker = known ?? this.#createWorker(taker)
+    room.use(worker)
+  }
+
+  /** `first`: its first taker. */
+  #createWorker(first: Taker): TakingWorker {
+    const { command } = first
     const announcementsFail = (error: unknown) => warnOfRefusal(this.#context, command, error)
-    this.#context.connection?.warnIfUnreachable()
-    const worker = new TakingWorker(command, this.#context, { ...this.#hooks, announcementsFail })
+    const worker = new TakingWorker(first, this.#context, this.#unanswered, {
+      ...this.#hooks,
+      announcementsFail,
+    })
     this.#workers.set(command, worker)
     return worker
   }
@@ -107,6 +143,7 @@ export class Takers {
 
   async #remove(worker: TakingWorker): Promise<void> {
     this.#workers.delete(worker.name.command)
+    this.#deps.room.remove(worker)
     const closing = worker.close()
     this.#closing.add(closing)
     await closing
@@ -115,7 +152,9 @@ export class Takers {
 
   /** Rejects the takers that wait, and takes no more jobs. Those that were taken stay with their tokens. */
   async close(): Promise<void> {
+    const searching = this.#unanswered.close()
+    const asking = this.#asking.close()
     await Promise.all([...this.#workers.values()].map((worker) => this.#remove(worker)))
-    await Promise.all(this.#closing)
+    await Promise.all([searching, asking, ...this.#closing])
   }
 }

@@ -1,17 +1,16 @@
 import { UnavailableError } from '../../errors.ts'
 import { TransientSet } from '../../kernel/collections.ts'
 import { newId } from '../../kernel/keys.ts'
-import type { Timer } from '../../kernel/time.ts'
 import { acceptTimeout, MAX_CONCURRENCY, type QueueContext } from '../options.ts'
 import type { QueueCensusItem } from '../store/census-item.ts'
 import type { AttemptRef, Delivery, WorkerListener, WorkerRef } from '../store/store.ts'
-import { outcomeOf, REQUEUE } from '../working/attempt-result.ts'
 import { CapacityAnnouncer } from '../working/capacity-announcer.ts'
 import { PendingDeliveries } from './pending-deliveries.ts'
 import { type HeldAttempt, ReadyJobs } from './ready-jobs.ts'
 import type { Taker } from './taker.ts'
 import { attemptOf, newSecret } from './token.ts'
-import { UnansweredCalls } from './unanswered-calls.ts'
+import type { UnansweredCalls } from './unanswered-calls.ts'
+import type { RoomWorker } from './worker-room.ts'
 
 /** What a worker of takers tells its queue. */
 export interface TakingWorkerHooks {
@@ -23,28 +22,25 @@ export interface TakingWorkerHooks {
   announcementsFail(error: unknown): void
   /** A job is held for a taker. Gives it to the taker; false: it has left. */
   hand(taker: Taker, held: HeldAttempt): boolean
-  /** Nobody has taken jobs for a while. */
+  /** It has no taker any more, and nothing to do. */
   onIdle(worker: TakingWorker): void
+  /** Its room is needed, or nobody has taken jobs for a while. */
+  onDropped(worker: TakingWorker): void
 }
-
-/** The worker is removed when it has had no taker for so long, ms. Most takers come again at once. */
-const IDLE_TIMEOUT = 60_000
 
 /** After an announcement that found no job, takers that come within so long, ms, are announced together. */
 const QUIET_PAUSE = 20
 
 /**
- * Takes the jobs of one command for all takers of this process.
- *
- * 1. A taker asks the store for a job that is ready. Those of one turn are one call.
- * 2. If there is none, it waits: the capacity of this worker is the number of takers that wait, so many of them cost one
- *    announcement. delivery → first taker that waits → accept by the store, which gives the job to the holder of a token
+ * Takes the jobs of one command for all takers of this process that wait: none was ready when they asked. The capacity of this
+ * worker is the number of takers that wait, so many of them cost one announcement. delivery → first taker that waits → accept by
+ * the store, which gives the job to the holder of a token
  *
  * A delivery that finds no taker goes back at once: a taker has left while it was on its way. When the wait of a taker has
  * passed, its slot is withdrawn before it is told that there is no job. So a job that is submitted after that is ready for the
  * next taker, and not on its way to one that has left.
  */
-export class TakingWorker implements WorkerListener {
+export class TakingWorker implements WorkerListener, RoomWorker {
   readonly name: WorkerRef
   readonly #context: QueueContext
   readonly #hooks: TakingWorkerHooks
@@ -52,9 +48,7 @@ export class TakingWorker implements WorkerListener {
   readonly #unlisten: () => void
   /** Takers that wait or are leaving and that no delivery has reached, in the order in which they came. */
   #waiting = new TransientSet<Taker>()
-  /** Takers that ask for a job that is ready. */
-  readonly #asking = new TransientSet<Taker>()
-  /** Jobs that are being asked for, accepted or given back. */
+  /** Jobs that are being accepted or given back. */
   readonly #handling = new TransientSet<Promise<void>>()
   readonly #unanswered: UnansweredCalls
   readonly #ready: ReadyJobs
@@ -66,22 +60,22 @@ export class TakingWorker implements WorkerListener {
   /** When the last announcement found no job, by the clock, ms. */
   #quietSince = Number.NEGATIVE_INFINITY
   #lastFailure: unknown
-  #usedAt: number
-  #idleTimer: Timer | undefined
   #closed = false
 
-  constructor(command: string, context: QueueContext, hooks: TakingWorkerHooks) {
+  /** `first`: its first taker. `unanswered`: is told of calls without a reply. */
+  constructor(first: Taker, context: QueueContext, unanswered: UnansweredCalls, hooks: TakingWorkerHooks) {
     const { clock, store, options } = context
-    this.name = { nonce: newId(), command }
+    this.name = { nonce: newId(), command: first.command }
     this.#context = context
+    this.#unanswered = unanswered
     this.#hooks = hooks
-    this.#usedAt = clock.now()
-    this.#unanswered = new UnansweredCalls(context)
-    this.#ready = new ReadyJobs(command, context, this.#unanswered, () => hooks.processDue())
+    this.#ready = new ReadyJobs(first.command, context, unanswered, () => hooks.processDue())
     this.#deliveries = new PendingDeliveries(clock, acceptTimeout(options.lease), () =>
       this.#announcer.request(),
     )
     this.#unlisten = store.listen({ up: () => this.#onRestored(), down: () => {} })
+    first.wait()
+    this.#waiting.add(first)
     this.#announcer = new CapacityAnnouncer({
       clock,
       announce: () => this.#announce(),
@@ -89,7 +83,6 @@ export class TakingWorker implements WorkerListener {
     })
     // The worker was not told of jobs that were delayed before the store knew it.
     hooks.dueIn(0)
-    this.#checkIdleLater()
   }
 
   /** Number of takers that wait with slots: not those that are leaving. */
@@ -104,51 +97,27 @@ export class TakingWorker implements WorkerListener {
     yield { ...common, kind: 'worker', concurrency: this.waiting, busy: 0, takes: true }
   }
 
-  /** Takes a job for a taker, now or later. */
-  take(taker: Taker): void {
-    this.#usedAt = this.#context.clock.now()
-    // While others wait, it waits too: the announcement of its slot finds a job that is ready.
-    const { subscribed } = this.#context.store
-    if (taker.hasTime && this.#waiting.size > 0 && subscribed) this.#wait(taker)
-    else this.#handle(this.#ask(taker))
+  /** Whether a taker may wait without asking: the announcement of its slot finds a job that is ready. */
+  get isWaitedOn(): boolean {
+    return this.#waiting.size > 0 && this.#context.store.subscribed
   }
 
   #handle(handling: Promise<void>): void {
     this.#handling.add(handling)
-    void handling.finally(() => this.#handling.delete(handling))
-  }
-
-  /** Asks for a job that is ready. Never rejects. */
-  async #ask(taker: Taker): Promise<void> {
-    this.#asking.add(taker)
-    try {
-      const held = await this.#ready.take(taker.lease)
-      this.#asking.delete(taker)
-      if (held) await this.#give(taker, held)
-      else this.#waitOrEnd(taker)
-    } catch (error) {
-      this.#asking.delete(taker)
-      if (!(error instanceof UnavailableError)) taker.reject(error)
-      else if (taker.hasTime) this.#waitOrEnd(taker)
-      else taker.failUnanswered(error)
-    }
+    void handling.finally(() => {
+      this.#handling.delete(handling)
+      this.#checkIdle()
+    })
   }
 
   /** Gives a job to a taker that is held for it, or gives it back. */
   async #give(taker: Taker, held: HeldAttempt): Promise<void> {
     if (this.#closed) taker.close()
-    if (!this.#hooks.hand(taker, held)) await this.#giveBack(attemptOf(held.token), taker.lease)
-  }
-
-  #waitOrEnd(taker: Taker): void {
-    if (taker.state === 'ended') return
-    if (taker.hasTime) this.#wait(taker)
-    else taker.endWithoutJob()
+    if (!this.#hooks.hand(taker, held)) await this.#unanswered.giveBack(attemptOf(held.token), taker.lease)
   }
 
   /** Adds a taker that waits for a delivery. */
-  #wait(taker: Taker): void {
-    if (this.#closed) return taker.close()
+  wait(taker: Taker): void {
     taker.wait()
     this.#waiting.add(taker)
     if (this.#context.clock.now() - this.#quietSince < QUIET_PAUSE) this.#announcer.request()
@@ -200,6 +169,7 @@ export class TakingWorker implements WorkerListener {
       this.#waiting.delete(taker)
       taker.endWithoutJob()
     }
+    this.#checkIdle()
   }
 
   /** Whether the store has accepted an announcement that leaves the slot of a taker out. */
@@ -223,8 +193,9 @@ export class TakingWorker implements WorkerListener {
 
   /** A taker has ended. */
   onTakerLeft(taker: Taker): void {
-    this.#usedAt = this.#context.clock.now()
-    if (this.#waiting.delete(taker)) this.#announcer.announceNow()
+    if (!this.#waiting.delete(taker)) return
+    this.#announcer.announceNow()
+    this.#checkIdle()
   }
 
   #onRestored(): void {
@@ -249,7 +220,7 @@ export class TakingWorker implements WorkerListener {
     this.#deliveries.onArrived()
     const [taker] = this.#waiting
     if (taker) this.#waiting.delete(taker)
-    this.#handle(taker ? this.#accept(taker, delivery) : this.#giveBack(this.#refOf(delivery)))
+    this.#handle(taker ? this.#accept(taker, delivery) : this.#unanswered.giveBack(this.#refOf(delivery)))
   }
 
   #refOf({ id, fence }: Delivery): AttemptRef {
@@ -283,12 +254,12 @@ export class TakingWorker implements WorkerListener {
       if (payload !== undefined) return payload
     } catch (error) {
       // It is not known who holds it.
-      await Promise.all([this.#giveBack(given), this.#giveBack(held)])
+      await Promise.all([this.#unanswered.giveBack(given), this.#unanswered.giveBack(held)])
       // The acceptance may be run later.
       await this.#unanswered.add({ attempt: held, lease }, clock.now())
       throw error
     }
-    await this.#giveBack(held, lease)
+    await this.#unanswered.giveBack(held, lease)
     return undefined
   }
 
@@ -304,42 +275,25 @@ export class TakingWorker implements WorkerListener {
     this.#announcer.announceNow()
   }
 
-  /** Gives a job back, uncounted. `lease`: of a held one, ms; without it, its lease ends soon if the store does not answer. */
-  async #giveBack(attempt: AttemptRef, lease = 0): Promise<void> {
-    const { store, within, options, clock } = this.#context
-    try {
-      await store.finish(outcomeOf(attempt, REQUEUE, options, false), within)
-    } catch {
-      if (lease > 0) await this.#unanswered.add({ attempt, lease }, clock.now())
-    }
+  #checkIdle(): void {
+    const isUsed = this.#waiting.size + this.#handling.size > 0
+    if (!isUsed && !this.#closed) this.#hooks.onIdle(this)
   }
 
-  #checkIdleLater(): void {
-    const { clock } = this.#context
-    this.#idleTimer = clock.after(
-      IDLE_TIMEOUT,
-      () => {
-        // A taker whose job is being asked for or accepted does not wait, and has no job yet.
-        const isUsed = this.#waiting.size + this.#handling.size + this.#unanswered.size > 0
-        if (isUsed || clock.now() - this.#usedAt < IDLE_TIMEOUT) this.#checkIdleLater()
-        else this.#hooks.onIdle(this)
-      },
-      true,
-    )
+  drop(): void {
+    this.#hooks.onDropped(this)
   }
 
   /** Takes no more jobs: the takers are rejected, and what is delivered goes back. Never rejects. */
   async close(): Promise<void> {
     this.#closed = true
-    this.#idleTimer?.cancel()
-    const searching = this.#unanswered.close()
     this.#deliveries.stop()
     this.#announcer.stop()
     this.#unlisten()
-    for (const taker of [...this.#waiting, ...this.#asking]) taker.close()
+    for (const taker of [...this.#waiting]) taker.close()
     const { store, within } = this.#context
     await store.removeWorker(this.name, within).catch(() => {})
-    await Promise.all([searching, ...this.#handling])
+    await Promise.all([...this.#handling])
     store.unregister(this.name.nonce)
   }
 }

@@ -53,11 +53,6 @@ export class UnansweredCalls {
     this.#context = context
   }
 
-  /** Number of calls that are searched for. */
-  get size(): number {
-    return this.#calls.size
-  }
-
   #enter(state: State): void {
     assertTransition('set of unanswered calls', TRANSITIONS, this.#state, state)
     this.#state = state
@@ -70,6 +65,19 @@ export class UnansweredCalls {
     this.#calls.add(call)
     if (this.#state === 'closed') await this.#search(call)
     else if (this.#state === 'idle') void this.#searchAll()
+  }
+
+  /**
+   * Gives a job back, uncounted. `lease`: of a held one, ms; without it, its lease ends soon if the store does not answer. Never
+   * rejects.
+   */
+  async giveBack(attempt: AttemptRef, lease = 0): Promise<void> {
+    const { store, within, options, clock } = this.#context
+    try {
+      await store.finish(outcomeOf(attempt, REQUEUE, options, false), within)
+    } catch {
+      if (lease > 0) await this.add({ attempt, lease }, clock.now())
+    }
   }
 
   /** Never rejects. */

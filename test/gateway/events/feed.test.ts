@@ -3,7 +3,7 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import { Feed } from '../../../src/gateway/events/feed.ts'
-import { Feeds } from '../../../src/gateway/events/feeds.ts'
+import { Feeds, MAX_IDLE_FEEDS } from '../../../src/gateway/events/feeds.ts'
 import type { EventStream } from '../../../src/gateway/http/event-stream.ts'
 import { EventStreams } from '../../../src/gateway/http/event-streams.ts'
 import { Lifecycle } from '../../../src/gateway/lifecycle.ts'
@@ -178,4 +178,27 @@ test('feeds - clients share a source, which goes on for 30 s without one', async
   last.release()
   await clock.pass(60_000)
   assert.deepEqual([started, stopped, feeds.size], [5, 5, 0], 'each is stopped once')
+})
+
+test('feeds - of those without a client the ones go on that were left last', async () => {
+  const feeds = new Feeds(clock)
+  const stopped: string[] = []
+  const open = (name: string) => feeds.open(name, async () => () => void stopped.push(name))
+  const used = await open('used')
+  const names = ['first', 'second', ...Array.from({ length: MAX_IDLE_FEEDS - 2 }, (_, n) => `job ${n}`)]
+  for (const name of names)
+    (await open(name)).release()
+    // One that is used again was left last.
+  ;(await open('first')).release()
+  await clock.pass(0)
+  assert.deepEqual(stopped, [])
+  for (const name of ['a', 'b']) (await open(name)).release()
+  await clock.pass(0)
+  assert.deepEqual(stopped, ['second', 'job 0'])
+  assert.equal(feeds.size, MAX_IDLE_FEEDS + 1)
+  await clock.pass(31_000)
+  assert.equal(feeds.size, 1)
+  used.release()
+  feeds.close()
+  assert.equal(feeds.size, 0)
 })

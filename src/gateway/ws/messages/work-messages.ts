@@ -36,9 +36,12 @@ export const WORK_MESSAGES: readonly MessageType[] = [
       const { signal } = session
       const take = (queue: RedisQueue) =>
         queue.take(command, { lease, wait: Math.min(wait, options.maxWait), signal })
-      const job = await (wait > 0 ? queues.wait(queueName, take) : queues.use(queueName, take))
+      const client = new WorkingClient(session.deps, queueName, undefined, session.caller)
+      const job = await client.waits(command, wait, () =>
+        wait > 0 ? queues.wait(queueName, take) : queues.use(queueName, take),
+      )
       if (!job) return undefined
-      new WorkingClient(session.deps, queueName, undefined).taken([job], lease)
+      client.taken([job], lease)
       return {
         text: takenJobText(job, lease),
         settled: (isSent) => isSent || release(session.deps, queueName, job),

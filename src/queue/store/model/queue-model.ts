@@ -458,21 +458,11 @@ export class QueueModel {
   load(now: number, micros: number): QueueLoad {
     const { state } = this
     const counts = this.counts(now)
-    const known = state.commands(now)
-    const names = known.slice(0, MAX_LOAD_COMMANDS)
-    const deadlines = state.deadlines.ids().slice(0, MAX_LOAD_JOBS)
-    const jobsOf = {
-      delayed: state.delayed.ids().slice(0, MAX_LOAD_JOBS),
-      active: deadlines.filter((id) => state.delayed.timeOf(id) === undefined),
-      failed: state.failed.ids(now).slice(0, MAX_LOAD_JOBS),
-    }
-    const countOf = (kind: keyof typeof jobsOf, name: string) =>
-      known.length === 1
-        ? counts[kind]
-        : jobsOf[kind].filter((id) => state.job(id, now)?.command === name).length
+    const known = new Set(state.commands(now))
+    const { names, countOf, complete } = this.#jobsByCommand(known, now)
     const commands = names.map((name): CommandLoad => {
-      const { ready } = state.command(name)
-      const [id] = ready.ids()
+      const ready = known.has(name) ? state.command(name).ready.ids() : []
+      const [id] = ready
       const job = id === undefined ? undefined : state.job(id, now)
       return {
         command: name,
@@ -488,15 +478,40 @@ export class QueueModel {
     })
     const [nextId] = state.delayed.ids()
     const dueAt = nextId === undefined ? undefined : state.delayed.timeOf(nextId)
-    const areCounted =
-      known.length === 1 || Math.max(state.deadlines.ids().length, counts.failed) <= MAX_LOAD_JOBS
     return {
       counts,
       totals: { ...state.totals },
       paused: [...state.paused],
       commands,
       dueIn: dueAt === undefined ? undefined : Math.max(0, dueAt - now),
-      complete: known.length <= MAX_LOAD_COMMANDS && areCounted,
+      complete,
+    }
+  }
+
+  /** The commands that a load tells of, and how many jobs each has; undefined if there are too many to count them. */
+  #jobsByCommand(known: ReadonlySet<string>, now: number) {
+    const { state } = this
+    const commandsOf = (ids: string[]) => ids.map((id) => state.job(id, now)?.command)
+    const isCountable = (ids: string[]) => ids.length <= MAX_LOAD_JOBS
+    const [delayed, active, failed] = (['delayed', 'active', 'failed'] as const).map((kind) =>
+      state.idsIn(kind, now),
+    ) as [string[], string[], string[]]
+    const jobs = {
+      delayed: isCountable(delayed) ? commandsOf(delayed) : undefined,
+      active: isCountable([...delayed, ...active]) ? commandsOf(active) : undefined,
+      failed: isCountable(failed) ? commandsOf(failed) : undefined,
+    }
+    const counted = Object.values(jobs)
+    // If there are too many commands, those come first that have jobs.
+    const isCrowded = known.size > MAX_LOAD_COMMANDS
+    const first = [...known].filter((name) => !isCrowded || state.command(name).ready.length > 0)
+    const all = new Set([...first, ...counted.flatMap((names) => names ?? []), ...known])
+    const isEachNamed = !all.delete(undefined)
+    return {
+      names: ([...all] as string[]).slice(0, MAX_LOAD_COMMANDS),
+      countOf: (kind: keyof typeof jobs, command: string) =>
+        jobs[kind]?.filter((name) => name === command).length,
+      complete: all.size <= MAX_LOAD_COMMANDS && isEachNamed && !counted.includes(undefined),
     }
   }
 

@@ -1,4 +1,12 @@
-import { type Delivery, type JobNotice, type JobState, PENDING_JOB_TTL, type Retention } from '../store.ts'
+import {
+  COMMAND_SAMPLE,
+  type Delivery,
+  type JobNotice,
+  type JobState,
+  MAX_KNOWN_COMMANDS,
+  PENDING_JOB_TTL,
+  type Retention,
+} from '../store.ts'
 import { noTotals, type QueueTotals } from '../totals.ts'
 import type { JobRecord } from './job-record.ts'
 import { ReadyList } from './ready-list.ts'
@@ -157,8 +165,22 @@ export class QueueState {
 
   registerCommand(command: string, now: number): void {
     if (this.commandsUntil <= now) this.#commandNames.clear()
+    const isNew = !this.#commandNames.has(command)
     this.#commandNames.add(command)
     this.commandsUntil = now + PENDING_JOB_TTL
+    if (isNew && this.#commandNames.size > MAX_KNOWN_COMMANDS) this.#forgetCommands(command, now)
+  }
+
+  /** Forgets some of the commands that are not needed. The script takes any; here each has its turn. */
+  #forgetCommands(added: string, now: number): void {
+    const sample: string[] = []
+    for (const name of this.#commandNames) if (sample.push(name) === COMMAND_SAMPLE) break
+    for (const name of sample) {
+      this.#commandNames.delete(name)
+      const known = this.#commands.get(name)
+      const isUsed = known && known.ready.length + known.knownWorkers(now).length > 0
+      if (isUsed || name === added || this.paused.has(name)) this.#commandNames.add(name)
+    }
   }
 
   /** Takes a job out of the index of its state. */

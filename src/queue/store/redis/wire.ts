@@ -174,6 +174,11 @@ export function parseTotals(reply: unknown): QueueTotals {
   }
 }
 
+/** Undefined for ''. */
+function optionalNumber(text = ''): number | undefined {
+  return text === '' ? undefined : Number(text)
+}
+
 /** Parses the reply to `load`. */
 export function parseLoad(reply: unknown): QueueLoad {
   const values = reply as unknown[]
@@ -185,9 +190,9 @@ export function parseLoad(reply: unknown): QueueLoad {
     return {
       command: toText(name),
       waiting: Number(waiting),
-      delayed: Number(delayed),
-      active: Number(active),
-      failed: Number(failed),
+      delayed: optionalNumber(delayed),
+      active: optionalNumber(active),
+      failed: optionalNumber(failed),
       first: id ? { id, age: Number(age) } : undefined,
     }
   })
@@ -196,7 +201,7 @@ export function parseLoad(reply: unknown): QueueLoad {
     totals: parseTotals(totals),
     paused: (paused as unknown[]).map(toText).map((segment) => names.get(segment) ?? segment),
     commands,
-    dueIn: toText(dueIn) === '' ? undefined : Number(toText(dueIn)),
+    dueIn: optionalNumber(toText(dueIn)),
     complete: Number(complete) === 1,
   }
 }

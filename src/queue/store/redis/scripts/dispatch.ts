@@ -58,8 +58,7 @@ local function pushReady(command, id, rank, lifo)
   local length = insertReady(command, id, rank, lifo)
   extend(command.readyKey, ${PENDING_JOB_TTL})
   if length > 1 then return end
-  redis.call('HSET', commandsKey, command.segment, command.name or redis.call('HGET', jobKey(id), 'm') or command.segment)
-  expire(commandsKey, ${PENDING_JOB_TTL})
+  registerCommand(command, command.name or redis.call('HGET', jobKey(id), 'm') or command.segment)
   command.hasFirstReady = true
 end
 

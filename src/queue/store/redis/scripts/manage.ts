@@ -94,43 +94,81 @@ return { waiting, delayed, redis.call('ZCARD', deadlinesKey) - delayed,
  * ARGV    1 commands at most  2 delayed, active and failed jobs that are counted by command, each  3 on the fields of the totals
  * returns waiting, delayed, active, completed, failed; ms until the first delayed job is due, or ''; 1 if nothing was left out;
  *         values of the fields; segments of the paused commands; for each command its segment, name, waiting, delayed, active,
- *         failed, id of its first job or '', ms since that was submitted
+ *         failed, each of these three '' if there are too many to count, id of its first job or '', ms since that was submitted
  */
 export const LOAD: string = /* lua */ `
 clock()
 local mostCommands, mostJobs = num(ARGV[argBase + 1]), num(ARGV[argBase + 2])
 local known = redis.call('HGETALL', commandsKey)
-local rows, rowOf, waiting = {}, {}, 0
+local names, segments, lengths, waiting = {}, {}, {}, 0
 for n = 1, #known, 2 do
-  local readyKey = base .. 'w/' .. known[n]
-  local length = redis.call('LLEN', readyKey)
-  waiting = waiting + length
-  if #rows < mostCommands then
-    local id = length > 0 and redis.call('LINDEX', readyKey, 0) or ''
-    if id == PRIORITY_MARKER then id = string.sub(redis.call('ZRANGE', base .. 'z/' .. known[n], 0, 0)[1] or '', 20) end
-    local generation = id ~= '' and redis.call('HGET', jobKey(id), 'y')
-    local age = generation and math.max(0, now - math.floor(num(generation) / 1000)) or 0
-    rows[#rows + 1] = { known[n], known[n + 1], length, 0, 0, 0, generation and id or '', int(age) }
-    rowOf[known[n]] = rows[#rows]
+  local segment, name = known[n], known[n + 1]
+  names[segment], segments[name] = name, segment
+  lengths[segment] = redis.call('LLEN', base .. 'w/' .. segment)
+  waiting = waiting + lengths[segment]
+end
+
+local rows, rowOf, isWhole = {}, {}, true
+local function rowFor(name)
+  if rowOf[name] then return rowOf[name] end
+  if #rows == mostCommands then return nil end
+  local segment = segments[name] or ''
+  local length = lengths[segment] or 0
+  local id = length > 0 and redis.call('LINDEX', base .. 'w/' .. segment, 0) or ''
+  if id == PRIORITY_MARKER then id = string.sub(redis.call('ZRANGE', base .. 'z/' .. segment, 0, 0)[1] or '', 20) end
+  local generation = id ~= '' and redis.call('HGET', jobKey(id), 'y')
+  local age = generation and math.max(0, now - math.floor(num(generation) / 1000)) or 0
+  local row = { segment, name, length, 0, 0, 0, generation and id or '', int(age) }
+  rows[#rows + 1], rowOf[name] = row, row
+  return row
+end
+-- If there are too many commands, those come first that have jobs.
+local isCrowded = #known > 2 * mostCommands
+for n = 1, #known, 2 do
+  if not isCrowded or lengths[known[n]] > 0 then rowFor(known[n + 1]) end
+end
+
+local function commandOf(id)
+  local name = redis.pcall('HGET', jobKey(id), 'm')
+  return type(name) == 'string' and name or nil
+end
+-- The command of a member of t or d. One that has never had a worker or a ready job is not in q.
+local function nameOf(member)
+  local segment = string.match(member, ' (.*)$')
+  if segment and not names[segment] then
+    names[segment] = commandOf(string.match(member, '^%S+'))
+    if names[segment] then segments[names[segment]] = segment end
   end
+  return segment and names[segment]
+end
+local function count(name, at)
+  local row = name and rowFor(name)
+  if row then row[at] = row[at] + 1 else isWhole = false end
 end
 local delayed, deadlines = redis.call('ZCARD', delayedKey), redis.call('ZCARD', deadlinesKey)
 local failed = redis.call('ZCOUNT', failedKey, '(' .. int(now), '+inf')
-local isWhole = #known <= 2 * mostCommands and (#rows == 1 or math.max(deadlines, failed) <= mostJobs)
-local function count(row, at) if row then row[at] = row[at] + 1 end end
-if #rows == 1 and #known == 2 then
-  rows[1][4], rows[1][5], rows[1][6] = delayed, deadlines - delayed, failed
-else
-  for _, member in ipairs(redis.call('ZRANGE', delayedKey, 0, mostJobs - 1)) do count(rowOf[string.match(member, ' (.*)$')], 4) end
-  local members = redis.call('ZRANGE', deadlinesKey, 0, mostJobs - 1)
-  local times = #members > 0 and redis.call('ZMSCORE', delayedKey, unpack(members)) or {}
-  for n, member in ipairs(members) do
-    if not times[n] then count(rowOf[string.match(member, ' (.*)$')], 5) end
+local isDelayed, isCounted = {}, { [4] = delayed <= mostJobs, [5] = math.max(delayed, deadlines) <= mostJobs, [6] = failed <= mostJobs }
+if isCounted[4] then
+  for _, member in ipairs(redis.call('ZRANGE', delayedKey, 0, -1)) do
+    isDelayed[member] = true
+    count(nameOf(member), 4)
   end
-  local rowOfName = {}
-  for _, row in ipairs(rows) do rowOfName[row[2]] = row end
-  for _, id in ipairs(redis.call('ZRANGEBYSCORE', failedKey, '(' .. int(now), '+inf', 'LIMIT', 0, mostJobs)) do
-    count(rowOfName[redis.call('HGET', jobKey(id), 'm') or ''], 6)
+end
+if isCounted[5] then
+  for _, member in ipairs(redis.call('ZRANGE', deadlinesKey, 0, -1)) do
+    if not isDelayed[member] then count(nameOf(member), 5) end
+  end
+end
+if isCounted[6] then
+  for _, id in ipairs(redis.call('ZRANGEBYSCORE', failedKey, '(' .. int(now), '+inf')) do count(commandOf(id), 6) end
+end
+for n = 2, #known, 2 do
+  if not rowFor(known[n]) then isWhole = false end
+end
+for at = 4, 6 do
+  if not isCounted[at] then
+    isWhole = false
+    for _, row in ipairs(rows) do row[at] = '' end
   end
 end
 local next = redis.call('ZRANGE', delayedKey, 0, 0, 'WITHSCORES')
@@ -250,10 +288,7 @@ export const PAUSE: string = /* lua */ `
 local segment, name = ARGV[argBase + 1], ARGV[argBase + 2]
 redis.call('SADD', pausedKey, segment)
 extend(pausedKey, ${PENDING_JOB_TTL})
-if segment ~= '' then
-  redis.call('HSET', commandsKey, segment, name)
-  expire(commandsKey, ${PENDING_JOB_TTL})
-end
+if segment ~= '' then registerCommand(commands[1], name) end
 for _, command in ipairs(commands) do
   if redis.call('LINDEX', command.slotsKey, 0) ~= PAUSED_MARKER then redis.call('LPUSH', command.slotsKey, PAUSED_MARKER) end
   expire(command.slotsKey, ${WORKER_TTL})

@@ -1,7 +1,7 @@
 import { SERVER_CLOCK } from '../../../../kernel/redis/call.ts'
 import { OUTBOX } from '../../../../kernel/redis/outbox.ts'
 import { MAX_EXACT_INTEGER } from '../../../../kernel/redis/server.ts'
-import { PENDING_JOB_TTL } from '../../store.ts'
+import { COMMAND_SAMPLE, MAX_KNOWN_COMMANDS, PENDING_JOB_TTL } from '../../store.ts'
 
 /**
  * The layout of a queue in Redis, and what its scripts share. queue-model.ts specifies the transitions.
@@ -15,7 +15,8 @@ import { PENDING_JOB_TTL } from '../../store.ts'
  *   d           zset  the delayed ones of these                         its latest entry, about
  *   x, c        zset  ids of failed, completed jobs that are kept for   its latest entry
  *                     being listed, by their expiry
- *   q           hash  command segment -> command name                   PENDING_JOB_TTL after the last change
+ *   q           hash  command segment -> command name, of those that    PENDING_JOB_TTL after the last change
+ *                     have or had ready jobs, workers or a pause
  *   s           set   segments of paused commands; '' means all         PENDING_JOB_TTL
  *   n           hash  the totals of the queue, counted by the fields    PENDING_JOB_TTL after a worker set its capacity, or
  *                     below                                             a hundredth increment of a field
@@ -141,6 +142,8 @@ export const WORKER_TTL: number = 15 * 60_000
  *                                 them once saves a tenth of the time of a call with 25 jobs
  *   nextNumber(id, last, least)    the number after `last`, at least `least`; raises an error when it is not exact
  *   dueMember(id, command)        the member of t and d
+ *   registerCommand(command, name)   makes a command known. Beyond MAX_KNOWN_COMMANDS, some of those are forgotten that have no
+ *                                 ready job, worker or pause
  *   tally(field)                  counts one more in the totals, when writeTotals() is called
  *   writeTotals()                 writes what was counted: one command for each field, however many jobs the script has
  *
@@ -202,6 +205,15 @@ end
 local function jobKey(id) return base .. 'j/' .. id end
 local function idOf(key) return string.sub(key, #base + 3) end
 local function dueMember(id, command) return id .. ' ' .. command.segment end
+local function registerCommand(command, name)
+  local isNew = redis.call('HSET', commandsKey, command.segment, name) == 1
+  expire(commandsKey, ${PENDING_JOB_TTL})
+  if not isNew or redis.call('HLEN', commandsKey) <= ${MAX_KNOWN_COMMANDS} then return end
+  for _, segment in ipairs(redis.call('HRANDFIELD', commandsKey, ${COMMAND_SAMPLE})) do
+    local isNeeded = segment == command.segment or redis.call('EXISTS', base .. 'w/' .. segment, base .. 'r/' .. segment) > 0
+    if not isNeeded and redis.call('SISMEMBER', pausedKey, segment) == 0 then redis.call('HDEL', commandsKey, segment) end
+  end
+end
 local tallies = {}
 local function tally(field) tallies[field] = (tallies[field] or 0) + 1 end
 local function writeTotals()
