@@ -920,7 +920,7 @@ class Worlds {
         const former =
           op.former === 'none' || last === undefined ? undefined : last + (op.former === 'more' ? 2 : 0)
         const set = (store: QueueStore, world: 'model' | 'redis') =>
-          store.setCapacity(worker, slots, this.#listener(peer, world, worker), WITHIN, former)
+          store.setCapacity(worker, () => slots, this.#listener(peer, world, worker), WITHIN, former)
         const modelReply = await set(inModel, 'model')
         assert.deepEqual(await set(onRedis, 'redis'), modelReply, 'reply')
         const { since, assigned } = modelReply

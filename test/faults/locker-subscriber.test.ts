@@ -1,8 +1,9 @@
 import assert from 'node:assert/strict'
 import { subscribe } from 'node:diagnostics_channel'
 import { describe, test } from 'node:test'
+import pDefer from 'p-defer'
 import { channelName, type Lease, Locker } from '../../src/index.ts'
-import { LONG, onSubscription, type Scene, scene } from '../support/locker-scene.ts'
+import { LONG, onCommands, onSubscription, type Scene, scene } from '../support/locker-scene.ts'
 import { EPSILON, leaseOf, parked } from '../support/lockers.ts'
 import { setup } from '../support/setup.ts'
 import { took, until } from '../support/wait.ts'
@@ -56,6 +57,39 @@ describe('a message is lost', () => {
 })
 
 describe('the subscription is lost', () => {
+  test('progress - that overtakes the reply to a poll: nothing is shown twice, and nothing older behind it', async () => {
+    await using s = await scene()
+    const { t, locker, other } = s
+    const [next, end] = [pDefer<void>(), pDefer<void>()]
+    const work = other.run('k', async ({ progress }) => {
+      progress(1)
+      await next.promise
+      progress(2)
+      await end.promise
+      return 'done'
+    })
+    await until(async () => (await other.peek('k')).lock, { what: 'the claim' })
+    const seen: unknown[] = []
+    const waiter = locker.run('k', () => 'x', { onProgress: (value) => seen.push(value) })
+    await until(() => seen.length, { what: 'the first progress' })
+    await parked(other)
+    // It polls when it has subscribed again. The reply, with the first progress, arrives after the second one.
+    await t.server.call('CONFIG', 'RESETSTAT')
+    t.proxy.delay(400, { direction: 'down', only: onCommands })
+    t.proxy.cut(onSubscription)
+    const isPolled = async () =>
+      /cmdstat_evalsha:calls=/.test(String(await t.server.call('INFO', 'commandstats')))
+    await until(isPolled, { what: 'the poll' })
+    next.resolve()
+    await until(() => seen.length > 1, { what: 'the second progress' })
+    t.proxy.delay(0)
+    // Its reply comes behind that to the poll.
+    await locker.peek('behind')
+    end.resolve()
+    assert.deepEqual(await Promise.all([work, waiter]), ['done', 'done'])
+    assert.deepEqual(seen, [1, 2])
+  })
+
   test('L3 CLIENT KILL - of all subscribers: waiters receive a published result at once', async () => {
     await using s = await scene()
     const { lease, result } = await parkedScene(s)

@@ -147,8 +147,8 @@ describe('a queue on a cluster', () => {
   })
 
   test('Q1 Q2 cluster - a slot migrates key by key under load: no job is lost, every submitter settles', async () => {
-    await using a = await queueOn(cluster, 'moving', { unavailableAfter: 10_000 })
-    await using b = await queueOn(cluster, 'moving', { unavailableAfter: 10_000 })
+    await using a = await queueOn(cluster, 'moving', { unavailableAfter: 60_000 })
+    await using b = await queueOn(cluster, 'moving', { unavailableAfter: 60_000 })
     const runs = new Runs()
     for (const queue of [a, b]) queue.process('work', runs.handler(5), { concurrency: 3 })
     await subscribed(a, b)

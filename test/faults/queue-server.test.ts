@@ -4,6 +4,7 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import pDefer from 'p-defer'
 import { type QueueOptions, RedisQueue } from '../../src/index.ts'
 import { QueueKeys } from '../../src/queue/store/redis/queue-calls.ts'
+import { queueScripts } from '../../src/queue/store/redis/scripts/index.ts'
 import { LONG, onCommands, settledBy } from '../support/locker-scene.ts'
 import { EPSILON } from '../support/lockers.ts'
 import { idle, NAME, over, Runs, subscribed, wired } from '../support/queue-wire.ts'
@@ -49,6 +50,34 @@ describe('the server loses state', () => {
       await flushing
     }
     await over(s.other)
+  })
+
+  test('Q1 SCRIPT FLUSH - an announcement that is sent again, as text, has the slots that became free meanwhile', async () => {
+    await using s = await wired({ lease: LONG })
+    const { server, proxy } = s.t
+    const runs = new Runs()
+    const end = pDefer<void>()
+    runs.hold = end.promise
+    s.queue.process('work', runs.handler(), { concurrency: 2 })
+    await idle(server, 2)
+    const results = Promise.all([1, 2].map((payload) => s.other.submit('work', payload)))
+    await until(() => runs.now === 2, { what: 'both jobs to run' })
+    // No slot is free. The server has forgotten this one script, and the worker hears of it late.
+    await server.call('SCRIPT', 'FLUSH')
+    const { setCapacity, ...others } = queueScripts
+    for (const { source } of Object.values(others)) await server.call('SCRIPT', 'LOAD', source)
+    await server.call('CONFIG', 'RESETSTAT')
+    proxy.delay(400, { direction: 'down', only: onCommands })
+    await server.call('PUBLISH', 'soloflight:1:all', `1w ${names.base}`)
+    const isRefused = async () => /errorstat_NOSCRIPT/.test(String(await server.call('INFO', 'errorstats')))
+    await until(isRefused, { what: 'the announcement to be refused' })
+    end.resolve()
+    assert.deepEqual(await results, [1, 2])
+    proxy.delay(0)
+    const isSentAgain = async () => String(await server.call('SCRIPT', 'EXISTS', setCapacity.sha1)) === '1'
+    await until(isSentAgain, { what: 'the announcement to be sent again' })
+    await idle(server, 2, { exactly: true })
+    assert.equal(await s.other.submit('work', 'next'), 'next')
   })
 
   for (const [name, forget] of [

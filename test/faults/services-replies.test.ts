@@ -1,12 +1,13 @@
 import assert from 'node:assert/strict'
 import { describe, test } from 'node:test'
+import { ProcessLostError } from '../../src/errors.ts'
 import { Services } from '../../src/services/index.ts'
 import { servicesScripts } from '../../src/services/store/redis/scripts/index.ts'
 import { onCommands } from '../support/locker-scene.ts'
 import type { TcpProxy } from '../support/proxy.ts'
 import { assertMortal, idle, loadsOf } from '../support/services-scene.ts'
 import { namesOf, ServicesWire, type Wired } from '../support/services-wire.ts'
-import { until } from '../support/wait.ts'
+import { rejectionOf, soon, until } from '../support/wait.ts'
 
 /** Number of bytes of the reply that arrive before the connection ends. */
 const OFFSETS = [0, 1, 3, 30, 52]
@@ -164,4 +165,32 @@ describe('a reply is lost with the connection', { concurrency: 4 }, () => {
       await s.idle()
     })
   }
+})
+
+describe('a message overtakes the reply that it needs', () => {
+  test('V1 lost again - a process that has lost a call says so before its caller is told who was given it: the call ends', async () => {
+    await using s = await start(1)
+    const { caller } = s
+    const { services } = s.at(0)
+    let runs = 0
+    const serve = async () => {
+      const service = await services.register('lossy')
+      service.on('run', () => {
+        runs++
+        return new Promise(() => {})
+      })
+    }
+    await serve()
+    const remote = caller.services.require('lossy', { timeout: Number.POSITIVE_INFINITY, wait: 60_000 })
+    const call = remote.pemit(2, 'run')
+    const ended = rejectionOf(call)
+    await until(() => runs === 1, { what: 'the first try to run' })
+    // It gives the call up. The second try waits for a process, and finds the same one: that has not forgotten that it gave up.
+    await services.unregister('lossy', { grace: 0 })
+    caller.proxy.delay(300, { direction: 'down', only: onCommands })
+    await serve()
+    const error = await soon(ended, 10_000)
+    assert.ok(error instanceof ProcessLostError, String(error))
+    assert.deepEqual([error.ran, runs], ['maybe', 1])
+  })
 })

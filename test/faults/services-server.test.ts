@@ -125,7 +125,9 @@ describe('the server loses state', { concurrency: 2 }, () => {
     await using s = await ServicesWire.start(2, { lease: 600 })
     const hold = s.holding()
     const held = namesOf(50, 'held ')
-    const results = Promise.all(held.map((name) => s.remote.emit('echo', name)))
+    // Held until the load is over.
+    const patient = s.remote.with({ timeout: 60_000 })
+    const results = Promise.all(held.map((name) => patient.emit('echo', name)))
     await until(() => s.runs.length === 50, { what: 'all to run' })
     await s.t.server.call('FLUSHALL')
     s.hold = undefined

@@ -2,6 +2,7 @@ import assert from 'node:assert/strict'
 import { describe, test } from 'node:test'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { SoloflightError } from '../../src/errors.ts'
+import { onCommands, onSubscription } from '../support/locker-scene.ts'
 import { EPSILON } from '../support/lockers.ts'
 import { assertMortal, loadsOf } from '../support/services-scene.ts'
 import { namesOf, ServicesWire, WIRED } from '../support/services-wire.ts'
@@ -46,19 +47,49 @@ describe('subscriptions are lost', { concurrency: 2 }, () => {
     await using s = await ServicesWire.start(2)
     let killing = true
     const killer = (async () => {
-      for (; killing; await sleep(50)) await s.t.server.call('CLIENT', 'KILL', 'TYPE', 'pubsub')
+      for (; killing; await sleep(50)) {
+        const before = s.runs.length
+        await s.t.server.call('CLIENT', 'KILL', 'TYPE', 'pubsub')
+        // On a busy machine no call would ever get through otherwise.
+        await until(() => !killing || s.runs.length > before, { what: 'a call to run', timeout: 30_000 })
+      }
     })()
     const all: string[] = []
-    for (let round = 0; round < 40; round++) {
-      const names = namesOf(40, `${round}/`)
-      all.push(...names)
-      assert.deepEqual(await Promise.all(names.map((name) => s.remote.emit('echo', name))), names)
+    try {
+      for (let round = 0; round < 40; round++) {
+        const names = namesOf(40, `${round}/`)
+        all.push(...names)
+        assert.deepEqual(await Promise.all(names.map((name) => s.remote.emit('echo', name))), names)
+      }
+    } finally {
+      killing = false
+      await killer
     }
-    killing = false
-    await killer
     s.assertOnce(all)
     await s.subscribed()
     await s.idle()
+  })
+
+  test('V1 struck off - behind a renewal whose reply is under way: the process registers again when it is subscribed', async () => {
+    await using s = await ServicesWire.start(1, { lease: 60_000 })
+    const server = s.at(0)
+    const count = async () => (await loadsOf(s.t.server, WIRED)).size
+    const commands = new Set(server.proxy.connections.filter(onCommands))
+    server.proxy.delay(1500, { direction: 'down', only: (connection) => commands.has(connection) })
+    await s.t.server.call('CONFIG', 'RESETSTAT')
+    server.proxy.cut(onSubscription)
+    await until(() => !server.services.stats().subscribed, { what: 'the loss' })
+    await server.subscribed()
+    const isRenewed = async () =>
+      /cmdstat_evalsha:calls=/.test(String(await s.t.server.call('INFO', 'commandstats')))
+    await until(isRenewed, { what: 'the renewal' })
+    await server.loseSubscription()
+    await assert.rejects(s.caller.services.require(WIRED).emit('echo', 'nobody'), { code: 'E_NO_SERVICE' })
+    assert.equal(await count(), 0)
+    server.proxy.delay(0)
+    await server.mend()
+    await until(async () => (await count()) === 1, { what: 'the registration' })
+    assert.equal(await s.remote.emit('echo', 'again'), 'again')
   })
 
   test('V2 V4 black hole - of one of two: calls that are delivered into it run elsewhere or again, exactly once', async () => {

@@ -40,7 +40,7 @@ async function checkHints(store: QueueStore): Promise<void> {
     onDue: (ms: number) => told.push(ms),
   }
   await submit(store, 'nobody does it', 1000)
-  await store.setCapacity({ nonce: newId(), command: 'work' }, 1, listener, WITHIN)
+  await store.setCapacity({ nonce: newId(), command: 'work' }, () => 1, listener, WITHIN)
   await submit(store, 'work', 0)
   await until(() => deliveries === 1, { what: 'a job that runs, whose lease ends before' })
   await submit(store, 'work', 30_000)

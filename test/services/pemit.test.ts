@@ -33,9 +33,9 @@ onBothStores(
       ids.push(call.id)
       return run === 1 ? new Promise(() => {}) : 'second'
     })
-    const { value, ms } = await timed(() => caller.require('work', { timeout: 150 }).pemit(2, 'do'))
+    const { value, ms } = await timed(() => caller.require('work', { timeout: 400 }).pemit(2, 'do'))
     assert.equal(value, 'second')
-    assert.ok(ms >= 149 && ms < 900, `${ms}`)
+    assert.ok(ms >= 399 && ms < 900, `${ms}`)
     assert.deepEqual(
       seen.map(([, attempt]) => attempt),
       [1, 2],
@@ -62,7 +62,7 @@ onBothStores('pemit - V2 a process runs a call once, however often it is tried t
     await gate.promise
     return 'once'
   })
-  const call = w.open().require('work', { timeout: 100 }).pemit(10, 'do')
+  const call = w.open().require('work', { timeout: 100 }).pemit(100, 'do')
   await sleep(350)
   gate.resolve()
   assert.equal(await call, 'once')
@@ -72,7 +72,7 @@ onBothStores('pemit - V2 a process runs a call once, however often it is tried t
 
 onBothStores('pemit - V2 nor while it waits for its handler, just after the registration', async (w) => {
   const { service } = await w.serve('work')
-  const call = w.open().require('work', { timeout: 100 }).pemit(10, 'do')
+  const call = w.open().require('work', { timeout: 100 }).pemit(100, 'do')
   await sleep(350)
   let runs = 0
   service.on('do', async () => {
@@ -91,8 +91,8 @@ onBothStores('pemit - a late answer of an earlier try wins', async (w) => {
     await (run === 1 ? gate.promise : new Promise(() => {}))
     return 'the first'
   })
-  const call = caller.require('work', { timeout: 150 }).pemit(5, 'do')
-  await until(() => seen.length === 2, { what: 'the second try' })
+  const call = caller.require('work', { timeout: 150 }).pemit(100, 'do')
+  await until(() => seen.length >= 2, { what: 'the second try' })
   gate.resolve()
   assert.equal(await soon(call), 'the first')
 })
@@ -102,7 +102,7 @@ onBothStores('pemit - a handler that fails because its signal fired does not end
     if (run > 1) return sleep(50).then(() => 'second')
     return new Promise((_, reject) => call.signal.addEventListener('abort', () => reject(call.signal.reason)))
   })
-  assert.equal(await caller.require('work', { timeout: 150 }).pemit(2, 'do'), 'second')
+  assert.equal(await caller.require('work', { timeout: 400 }).pemit(2, 'do'), 'second')
   assert.equal(seen.length, 2)
   await w.idle('work')
 })
@@ -199,7 +199,7 @@ onBothStores('pemit - `local-first`: a process that was tried is not preferred',
     seen.push([services.id, 0])
     return new Promise(() => {})
   })
-  const remote = services.require('work', { choose: 'local-first', timeout: 150 })
+  const remote = services.require('work', { choose: 'local-first', timeout: 400 })
   assert.equal(await remote.pemit(3, 'do'), 'second')
   assert.equal(seen[0]?.[0], services.id)
   assert.equal(seen.length, 2)

@@ -220,9 +220,9 @@ onBothStores('stream - a slow reader is no slow handler', async (w) => {
     for (let n = 0; n < 200; n++) yield n
   })
   let count = 0
-  for await (const n of w.open().require('files', { timeout: 100 }).stream('numbers')) {
+  for await (const n of w.open().require('files', { timeout: 500 }).stream('numbers')) {
     assert.equal(n, count++)
-    if (n % 50 === 0) await sleep(300)
+    if (n % 100 === 0) await sleep(700)
   }
   assert.equal(count, 200)
 })

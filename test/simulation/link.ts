@@ -7,8 +7,10 @@ import type { CommonPlan, FaultyServer } from './world.ts'
 /** A request without a reply. */
 interface Request {
   name: string
+  /** Called each time that it is sent: what `execute` is given. */
+  prepare: () => unknown
   /** Runs it at the server. May run twice, if its reply was lost: `isRepeated`, it was sent before. */
-  execute: (isRepeated: boolean) => Promise<unknown>
+  execute: (isRepeated: boolean, prepared: unknown) => Promise<unknown>
   answer: (reply: unknown) => void
   refuse: (error: Error) => void
   /** Whether its time limit is over. */
@@ -59,18 +61,23 @@ export class Link {
     this.#say = say
   }
 
-  /** Sends a request and resolves to its reply, or rejects after `within`. `late` receives a reply that came after that. */
+  /**
+   * Sends a request and resolves to its reply, or rejects after `within`. `late` receives a reply that came after that. `prepare`: is
+   * called each time that it is sent; `execute` is given its result.
+   */
   call<T>(
     name: string,
-    execute: (isRepeated: boolean) => Promise<T>,
+    execute: (isRepeated: boolean, prepared: unknown) => Promise<T>,
     within: number,
     late?: (reply: T) => void,
+    prepare: () => unknown = () => undefined,
   ): Promise<T> {
     return new Promise((resolve, reject) => {
       if (this.#closed) return reject(new ClosedError('The connection is closed'))
       let given = false
       const request: Request = {
         name,
+        prepare,
         execute,
         answer: (reply) => {
           timer.cancel()
@@ -108,13 +115,14 @@ export class Link {
     this.#unanswered.add(request)
     const isRepeated = ++request.sent > 1
     const epoch = this.#epoch
+    const prepared = request.prepare()
+    const run = () => this.#run(request, epoch, isRepeated, prepared)
     const arrival = this.#scheduler.now + this.#delay()
     this.#lastArrival = this.#plan.ordered ? Math.max(arrival, this.#lastArrival) : arrival
-    this.#arrive(request, epoch, this.#lastArrival, isRepeated)
+    this.#arrive(run, this.#lastArrival)
   }
 
-  #arrive(request: Request, epoch: number, at: number, isRepeated: boolean): void {
-    const run = () => this.#run(request, epoch, isRepeated)
+  #arrive(run: () => void, at: number): void {
     this.#scheduler.at(at, () => {
       const { frozenUntil } = this.#server
       if (frozenUntil <= this.#scheduler.now && this.#held.length === 0) return run()
@@ -129,11 +137,11 @@ export class Link {
     if (this.#held.length > 0) this.#scheduler.at(frozenUntil, this.#thaw)
   }
 
-  #run(request: Request, epoch: number, isRepeated: boolean): void {
+  #run(request: Request, epoch: number, isRepeated: boolean, prepared: unknown): void {
     // A request of an earlier connection may still arrive; its reply is lost.
     if (epoch < this.#epoch && this.#random.chance(0.5)) return
     this.#say(() => `    ${request.name} runs${epoch < this.#epoch ? ', its connection is gone' : ''}`)
-    void request.execute(isRepeated).then((reply) => this.#reply(request, epoch, reply))
+    void request.execute(isRepeated, prepared).then((reply) => this.#reply(request, epoch, reply))
   }
 
   #reply(request: Request, epoch: number, reply: unknown): void {

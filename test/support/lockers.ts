@@ -6,8 +6,7 @@ import { RedisStore } from '../../src/locker/store/redis/redis-store.ts'
 import { type Setup, setup } from './setup.ts'
 import { until } from './wait.ts'
 
-/** An upper bound on a time may be exceeded by this on a busy machine, ms. */
-export const EPSILON = 500
+export { EPSILON } from './wait.ts'
 
 /** Lockers on one store. Each stands for a process. */
 export interface LockerWorld extends AsyncDisposable {

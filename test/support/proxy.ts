@@ -60,9 +60,16 @@ export class TcpProxy implements AsyncDisposable {
   }
 
   static async start(upstream: Address): Promise<TcpProxy> {
-    const proxy = new TcpProxy(upstream, await freePort())
-    await proxy.refuse(false)
-    return proxy
+    // Between the choice of a free port and the bind somebody else may take it.
+    for (let attempt = 1; ; attempt += 1) {
+      const proxy = new TcpProxy(upstream, await freePort())
+      try {
+        await proxy.refuse(false)
+        return proxy
+      } catch (error) {
+        if (attempt === 5) throw error
+      }
+    }
   }
 
   /** What reaches the server through it. */

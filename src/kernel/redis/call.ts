@@ -90,6 +90,7 @@ function corkUntilEndOfTurn(socket: Socket): void {
 }
 
 type Argument = string | Buffer
+type ScriptArguments = readonly Argument[] | (() => readonly Argument[])
 
 /** Lua: `us` (µs) and `now` (ms) since the epoch, by the clock of the server. */
 export const SERVER_CLOCK = `
@@ -107,8 +108,11 @@ export class Script {
     this.sha1 = createHash('sha1').update(source).digest('hex')
   }
 
-  /** Creates a request that runs it once. Bulk replies are Buffers. */
-  with(keys: readonly string[], args: readonly Argument[]): Request {
+  /**
+   * Creates a request that runs it once. Bulk replies are Buffers. `args`: a function is called each time that the script is sent:
+   * again, as text or after a reconnection, it comes behind later calls, which may have changed what is to be said.
+   */
+  with(keys: readonly string[], args: ScriptArguments): Request {
     return new ScriptRequest(this, keys, args)
   }
 }
@@ -117,9 +121,9 @@ export class Script {
 class ScriptRequest implements Request {
   readonly #script: Script
   readonly #keys: readonly string[]
-  readonly #args: readonly Argument[]
+  readonly #args: ScriptArguments
 
-  constructor(script: Script, keys: readonly string[], args: readonly Argument[]) {
+  constructor(script: Script, keys: readonly string[], args: ScriptArguments) {
     this.#script = script
     this.#keys = keys
     this.#args = args
@@ -132,30 +136,13 @@ class ScriptRequest implements Request {
   send(sender: CommandSender): Promise<unknown> {
     const { sha1, source } = this.#script
     const keys = this.#keys
-    return sender.send('evalsha', [sha1, keys.length, ...keys, ...this.#args]).catch((error) => {
+    const args = this.#args
+    const read = () => (typeof args === 'function' ? args() : args)
+    return sender.send('evalsha', [sha1, keys.length, ...keys, ...read()]).catch((error) => {
       // Never loaded, or lost to SCRIPT FLUSH, a restart or a failover. The script has not run.
       if (!messageOf(error).startsWith('NOSCRIPT')) throw error
-      return sender.send('eval', [source, keys.length, ...keys, ...this.#args])
+      return sender.send('eval', [source, keys.length, ...keys, ...read()])
     })
-  }
-}
-
-/** Counts how often a request is sent: again after a reconnection, if there was no reply. */
-export class CountedRequest implements Request {
-  readonly #request: Request
-  sent = 0
-
-  constructor(request: Request) {
-    this.#request = request
-  }
-
-  get key(): string | undefined {
-    return this.#request.key
-  }
-
-  send(sender: CommandSender): Promise<unknown> {
-    this.sent++
-    return this.#request.send(sender)
   }
 }
 

@@ -40,6 +40,25 @@ end
 `
 }
 
+/** Counts how often a request is sent: again after a reconnection, if there was no reply. */
+export class CountedRequest implements Request {
+  readonly #request: Request
+  sent = 0
+
+  constructor(request: Request) {
+    this.#request = request
+  }
+
+  get key(): string | undefined {
+    return this.#request.key
+  }
+
+  send(sender: CommandSender): Promise<unknown> {
+    this.sent++
+    return this.#request.send(sender)
+  }
+}
+
 /** A request that says when it is sent again: a blank, and the ms since it was first sent. */
 export class RepeatedRequest implements Request {
   readonly key: string | undefined

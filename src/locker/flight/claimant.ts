@@ -261,7 +261,7 @@ export class Claimant implements Claimer {
   #park(reply: ClaimReply & { status: 'parked' }): void {
     const { key, locker } = this.#call
     const { fence, afterFence, leaseLeft, progress, trace } = reply
-    const mustClaimAgain = this.#state.kind === 'claiming' && this.#state.mustClaimAgain
+    const claiming = this.#state.kind === 'claiming' ? this.#state : undefined
     emit('park', { key, fence, trace: trace || undefined })
     // The grant is new enough if it is after `afterFence`.
     this.#policy.afterFence = afterFence
@@ -270,9 +270,10 @@ export class Claimant implements Claimer {
     this.#move(parked)
     if (this.#waiters.size === 0) return this.#listener.onLastWaiterGone()
     // The progress of a work whose outcome these waiters do not accept is not for them either.
-    this.#waiters.replayProgress(afterFence < fence ? progress : undefined)
+    if (!claiming?.hasProgressOf(fence))
+      this.#waiters.replayProgress(afterFence < fence ? progress : undefined)
     this.#waiters.showParked(leaseLeft > 0)
-    if (mustClaimAgain) return this.claim(fence)
+    if (claiming?.mustClaimAgain) return this.claim(fence)
     if (this.#waiters.stale) serveWhileRevalidating(this.#waiters, false)
     for (const waiter of this.#waiters) waiter.batch?.onClaimAnswered(key)
     if (this.#state === parked) parked.schedulePoll(locker.store.subscribed)
@@ -296,8 +297,7 @@ export class Claimant implements Claimer {
     if (state.kind !== 'parked' && state.kind !== 'claiming') return
     if (notice.kind === 'progress') {
       if (state.awaitedFence > this.afterFence) this.#waiters.showProgress(notice.bytes)
-      // The reply to the claim was made before this progress, and does not hold it.
-      else if (state.kind === 'claiming') state.mustClaimAgain = true
+      if (state.kind === 'claiming') state.onProgress(this.afterFence)
     } else if (notice.kind === 'outcome' && this.#awaits(notice.outcome)) this.#onOutcome(notice.outcome)
     else this.poll()
   }

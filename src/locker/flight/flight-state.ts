@@ -96,9 +96,21 @@ export class Claiming {
   readonly awaitedFence: number
   /** Something happened that the reply may not show. If the reply parks the flight, it claims again. */
   mustClaimAgain = false
+  #hasProgress = false
 
   constructor(awaitedFence: number) {
     this.awaitedFence = awaitedFence
+  }
+
+  /** A message brought progress. The reply was made before that, as far as is known. Nothing up to `afterFence` is awaited. */
+  onProgress(afterFence: number): void {
+    if (this.awaitedFence > afterFence) this.#hasProgress = true
+    else this.mustClaimAgain = true
+  }
+
+  /** Whether a message brought progress of this grant: what the reply holds may be older. */
+  hasProgressOf(fence: number): boolean {
+    return this.#hasProgress && this.awaitedFence === fence
   }
 }
 

@@ -167,7 +167,7 @@ export class InMemoryQueueClient implements QueueStore {
 
   async setCapacity(
     { nonce, command }: WorkerRef,
-    slots: number,
+    slots: () => number,
     listener: WorkerListener,
     _within?: number,
     former?: number,
@@ -175,7 +175,9 @@ export class InMemoryQueueClient implements QueueStore {
     this.#client.listeners.set(nonce, listener)
     this.#client.workers.add(nonce)
     const worker = this.inbox + nonce
-    return this.#broker.apply((model, context) => model.setCapacity(worker, command, slots, former, context))
+    return this.#broker.apply((model, context) =>
+      model.setCapacity(worker, command, slots(), former, context),
+    )
   }
 
   async take(request: TakeRequest): Promise<TakenAttempt | 'due' | undefined> {

@@ -210,11 +210,12 @@ export interface QueueStore {
 
   /**
    * Sets how many jobs a worker can take now; the worker is known from then on. `former`: the free slots that the call before has
-   * left to it, if they are known. The jobs that were delivered to it since take part of `slots`.
+   * left to it, if they are known. The jobs that were delivered to it since take part of `slots`, which is read each time that the
+   * call is sent: it may be sent again behind outcomes that free slots, and would take these away.
    */
   setCapacity(
     worker: WorkerRef,
-    slots: number,
+    slots: () => number,
     listener: WorkerListener,
     within: number,
     former?: number,

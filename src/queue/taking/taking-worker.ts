@@ -132,7 +132,7 @@ export class TakingWorker implements WorkerListener, RoomWorker {
     const number = ++this.#sent
     try {
       const former = this.#deliveries.onSent()
-      const assignment = await store.setCapacity(this.name, slots, this, within, former)
+      const assignment = await store.setCapacity(this.name, () => slots, this, within, former)
       this.#deliveries.onAnnounced(slots, assignment)
       this.#quietSince = assignment.assigned === 0 ? clock.now() : Number.NEGATIVE_INFINITY
       this.#lastFailure = undefined

@@ -113,7 +113,7 @@ export class Worker implements WorkerListener {
     const { store, within } = this.#deps
     // Jobs delivered without a subscription would be lost until their leases end. `up` announces again.
     if (!store.subscribed) throw new UnavailableError('Not subscribed yet')
-    await store.setCapacity(this.name, Math.max(0, this.#concurrency - this.busy), this, within)
+    await store.setCapacity(this.name, () => Math.max(0, this.#concurrency - this.busy), this, within)
     this.#deps.registration.keep()
     // The worker was not told of jobs that were delayed before the store knew it.
     this.#hooks.dueIn(0)
@@ -234,8 +234,6 @@ export class Worker implements WorkerListener {
     while (!attempt.ended) {
       try {
         const reply = await attempt.report(reported, this.#state === 'open')
-        // An announcement that was sent before the first report may have been sent again after it: without the slot.
-        if (reply === 'repeated') this.#announcer.request()
         return reply === 'lost' ? undefined : reported
       } catch (error) {
         const tooLarge = error instanceof UnavailableError && error.lostConnections > 0

@@ -96,7 +96,6 @@ export class OutgoingCall extends BaseWaiter implements CallListener, OpenCall {
   #begin(): void {
     this.#tries++
     this.#refusals = 0
-    this.#lostEarly.clear()
     this.#endTry()
     this.#try = new Try((tried) => this.#onTryExpired(tried))
     this.startTryTimer()
@@ -124,6 +123,7 @@ export class OutgoingCall extends BaseWaiter implements CallListener, OpenCall {
 
   #dispatch(): void {
     this.#enter('choosing')
+    this.#lostEarly.clear()
     const { service, mode, choose } = this.#terms
     const { store, clock, options } = this.#deps
     const now = clock.now()
@@ -281,7 +281,8 @@ export class OutgoingCall extends BaseWaiter implements CallListener, OpenCall {
   }
 
   onProcessLost(process: string): void {
-    if (!this.#mayRun.has(process)) this.#lostEarly.add(process)
+    // It may be the process that is being chosen, even if it was given the call before: then it says so each time.
+    if (this.#state === 'choosing') this.#lostEarly.add(process)
     this.#deps.calls.unwatch(this.id, process)
     if (this.#state !== 'dealt' || this.#try.process !== process) return
     const again = this.#avoided.has(process)

@@ -14,7 +14,7 @@ import type { Pending } from '../../kernel/time.ts'
  * | no process                     | waiting, settled |                   |          |          |
  * | all are full                   | pausing, settled |                   |          |          |
  * | refused: it was not run        | choosing, pausing, settled | choosing, pausing, settled | |  |
- * | process lost                   |                  | choosing, pausing, settled |  |          |
+ * | process lost                   | choosing: as soon as it is dealt there |  choosing, pausing, settled | | |
  * | try has timed out              | choosing, settled| choosing, settled |          | choosing, settled |
  * | a process registers; pause over|                  |                   | choosing | choosing |
  * | answer, deadline, abort        | settled          | settled           | settled  | settled  |

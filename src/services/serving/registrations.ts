@@ -62,7 +62,8 @@ export class Registrations {
   readonly #held = new Map<string, Held>()
   readonly #listener: RegistrationsListener
   #timer: Timer | undefined
-  #renewing = false
+  /** 'outdated': one is under way, and was to be sent again since: the process may have been struck off behind it. */
+  #renewal: 'none' | 'underWay' | 'outdated' = 'none'
 
   constructor(context: ServicesContext, listener: RegistrationsListener) {
     this.#context = context
@@ -128,8 +129,12 @@ export class Registrations {
 
   /** Renews all leases now. */
   async renew(): Promise<void> {
-    if (this.#renewing || this.#held.size === 0) return
-    this.#renewing = true
+    if (this.#held.size === 0) return
+    if (this.#renewal !== 'none') {
+      this.#renewal = 'outdated'
+      return
+    }
+    this.#renewal = 'underWay'
     this.#stopTimer()
     const { lease } = this.#context.options
     for (const held of this.#held.values()) if (this.#left(held) === 0) this.#onLapse(held)
@@ -137,9 +142,15 @@ export class Registrations {
     for (const [service, { behind }] of this.#held) if (behind) this.#listener.onBehind(service)
     const errors = await renewed
     if (errors.includes(undefined)) this.#listener.onRenewed()
-    this.#renewing = false
+    const isOutdated = this.#isOutdated
+    this.#renewal = 'none'
+    if (isOutdated) return this.renew()
     const allHold = errors.every((error) => error === undefined)
     this.#renewLater(allHold ? lease * RENEW_AFTER : renewalRetryPause(lease))
+  }
+
+  get #isOutdated(): boolean {
+    return this.#renewal === 'outdated'
   }
 
   #onLapse(held: Held): void {
@@ -148,7 +159,7 @@ export class Registrations {
   }
 
   #renewLater(pause: number): void {
-    if (this.#timer || this.#renewing || this.#held.size === 0) return
+    if (this.#timer || this.#renewal !== 'none' || this.#held.size === 0) return
     this.#timer = this.#clock.after(
       pause,
       () => {

@@ -1,7 +1,7 @@
 // The public suite comes without types.
 
 declare module 'http-cache-tests/tests/index.mjs' {
-  interface CacheTest {
+  export interface CacheTest {
     id: string
     name: string
     /** 'required' when absent. */
@@ -9,6 +9,7 @@ declare module 'http-cache-tests/tests/index.mjs' {
     /** Only for caches in browsers. */
     browser_only?: boolean
     depends_on?: string[]
+    requests: object[]
   }
   const suites: { id: string; name: string; tests: CacheTest[] }[]
   export default suites
@@ -24,4 +25,14 @@ declare module 'http-cache-tests/client/runner.mjs' {
   ): Promise<void>
   /** By the id of a test: true, or what kind of failure it was, and how. */
   export function getResults(): Record<string, true | [kind: string, message: string]>
+}
+
+declare module 'http-cache-tests/client/test.mjs' {
+  import type { CacheTest } from 'http-cache-tests/tests/index.mjs'
+  /** Runs one test. Its result must not be there yet. */
+  export function makeCacheTest(test: CacheTest): Promise<void>
+  /** The id of the last run of a test in addresses, by the id of the test. */
+  export const testUUIDs: Record<string, string>
+  /** By the id of a test, as `getResults` returns them. */
+  export const testResults: Record<string, true | [kind: string, message: string]>
 }

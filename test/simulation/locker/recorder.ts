@@ -16,6 +16,15 @@ interface Known {
   remembered: number
 }
 
+/** What may have kept a fence from growing. */
+interface Before {
+  /** The fence that the record remembered; 0: none, it was lost, and may have been made anew by a flight that waits. */
+  remembered: number
+  /** The highest fence that the process had seen. */
+  seen: number
+  now: number
+}
+
 /**
  * Records all transitions of the store in order, and checks each at once: S1 and S6 of claims, S2 of everything that needs
  * a grant, S3 of publishes.
@@ -66,7 +75,9 @@ export class Recorder {
   wrap(port: Port, process: number, seen: () => number): Port {
     return {
       claim: async (claim) => {
-        const before = { absent: !this.#server.find(claim.record), seen: seen(), now: this.#serverNow }
+        const record = this.#server.find(claim.record)
+        const remembered = record?.fence ?? 0
+        const before = { absent: !record, remembered, seen: seen(), now: this.#serverNow }
         const reply = await port.claim(claim)
         this.#claimed(claim, reply, process, before)
         return reply
@@ -130,12 +141,7 @@ export class Recorder {
     this.#history.say(() => `    p${process} ${line()}`)
   }
 
-  #claimed(
-    claim: Claim,
-    reply: ClaimReply,
-    process: number,
-    before: { absent: boolean; seen: number; now: number },
-  ): void {
+  #claimed(claim: Claim, reply: ClaimReply, process: number, before: Before & { absent: boolean }): void {
     const { lease } = claim
     const key = keyOf(claim.record)
     const token = tokenOf(process, claim)
@@ -156,14 +162,9 @@ export class Recorder {
     this.#granted(known, { key, token, lease, process, fence: reply.fence, takeover: reply.takeover })
   }
 
-  #checkFence(
-    key: string,
-    fence: number,
-    { grant }: Known,
-    before: { absent: boolean; seen: number; now: number },
-  ): void {
+  #checkFence(key: string, fence: number, { grant }: Known, { remembered, seen, now }: Before): void {
     if (!grant || fence > grant.fence) return
-    const excused = before.absent && before.now * 1000 <= grant.fence + 1 && before.seen < grant.fence
+    const excused = remembered === 0 && now * 1000 <= grant.fence + 1 && seen < grant.fence
     if (excused) this.#history.repeats = true
     else this.#history.violate('S1', `the fence of ${key} went from ${grant.fence} to ${fence}`)
   }
@@ -266,7 +267,7 @@ export class Recorder {
     known.remembered = 0
     if (!next) this.freed(key)
     if (token === undefined || !next || reply.fence === undefined) return
-    this.#checkFence(key, reply.fence, known, { absent: false, seen: 0, now: 0 })
+    this.#checkFence(key, reply.fence, known, { remembered: fence, seen: 0, now: 0 })
     this.#granted(known, { key, token, lease: next.lease, process, fence: reply.fence, takeover: false })
   }
 }

@@ -34,7 +34,7 @@ import type { QueueWorld } from './world.ts'
 const CATCH_UP = 500
 
 /** A request at the server. `isRepeated`: it was sent before. */
-type Run<T> = (isRepeated: boolean) => Promise<T>
+type Run<T, Prepared = unknown> = (isRepeated: boolean, prepared: Prepared) => Promise<T>
 
 /** The store as one process sees it: over a connection for commands and a subscription. Both can fail. */
 export class QueueEndpoint implements QueueStore, QueuePeer {
@@ -97,19 +97,33 @@ export class QueueEndpoint implements QueueStore, QueuePeer {
     return worker.startsWith(inbox) && this.#workers.get(worker.slice(inbox.length)) instanceof TakingWorker
   }
 
-  #call<T>(name: string, run: Run<T>, within: number, late?: (reply: T) => void): Promise<T> {
+  #call<T>(
+    name: string,
+    run: Run<T>,
+    within: number,
+    late?: (reply: T) => void,
+    prepare?: () => unknown,
+  ): Promise<T> {
     const { server } = this.#world
-    const execute = (isRepeated: boolean) => server.act(this, () => run(isRepeated))
-    return this.link.call(`p${this.process} ${name}`, execute, within, late)
+    const execute: Run<T> = (isRepeated, prepared) => server.act(this, () => run(isRepeated, prepared))
+    return this.link.call(`p${this.process} ${name}`, execute, within, late, prepare)
   }
 
   /** A call whose reply contains the server's time. */
-  async #timed<T>(name: string, run: Run<T>, within: number): Promise<T> {
+  async #timed<T, Prepared>(
+    name: string,
+    run: Run<T, Prepared>,
+    within: number,
+    prepare?: () => Prepared,
+  ): Promise<T> {
     const { server } = this.#world
     const sentAt = this.#sim.clock.now()
-    const execute = async (isRepeated: boolean) => ({ at: server.now, reply: await run(isRepeated) })
+    const execute = async (isRepeated: boolean, prepared: unknown) => ({
+      at: server.now,
+      reply: await run(isRepeated, prepared as Prepared),
+    })
     const updateClock = ({ at }: { at: number }) => this.#serverClock.update(at, sentAt)
-    const answer = await this.#call(name, execute, within, updateClock)
+    const answer = await this.#call(name, execute, within, updateClock, prepare)
     updateClock(answer)
     return answer.reply
   }
@@ -151,15 +165,15 @@ export class QueueEndpoint implements QueueStore, QueuePeer {
 
   setCapacity(
     worker: WorkerRef,
-    slots: number,
+    slots: () => number,
     listener: WorkerListener,
     within: number,
     former?: number,
   ): Promise<Assignment> {
     this.#workers.set(worker.nonce, listener)
     this.#working.add(worker.nonce)
-    const run = () => this.#port.setCapacity(worker, slots, former)
-    return this.#timed(`capacity ${worker.command} ${slots}`, run, within)
+    const run: Run<Assignment, number> = (_isRepeated, count) => this.#port.setCapacity(worker, count, former)
+    return this.#timed(`capacity ${worker.command}`, run, within, slots)
   }
 
   async take(request: TakeRequest, within: number): Promise<TakenAttempt | 'due' | undefined> {

@@ -61,7 +61,7 @@ export function portOf(user: QueueStore & { readonly inbox: string }): QueuePort
         user.submit(submission, 0, { onReply: resolve, onError: reject, onNotice: () => {} })
         user.unregister(submission.nonce)
       }),
-    setCapacity: (worker, slots, former) => user.setCapacity(worker, slots, NOBODY, 0, former),
+    setCapacity: (worker, slots, former) => user.setCapacity(worker, () => slots, NOBODY, 0, former),
     take: async (request, isRepeated) => {
       const found = isRepeated ? await user.findTaken(request, 0, 0) : undefined
       const job = found && (await user.snapshot(found.id, 0))

@@ -43,9 +43,9 @@ export const TAKER_MUTATIONS: readonly QueueMutation[] = [
       return wrapped(store, {
         setCapacity: (worker, slots, of, within, former) => {
           const before = announced.get(worker.nonce) ?? 0
-          announced.set(worker.nonce, slots)
+          announced.set(worker.nonce, slots())
           const assigning = store.setCapacity(worker, slots, of, within, former)
-          if (slots >= before) return assigning
+          if (slots() >= before) return assigning
           assigning.catch(() => {})
           return Promise.resolve({ since: 0, assigned: 0, more: false })
         },

@@ -165,7 +165,7 @@ export class RedisQueueStore extends RedisQueueManagement implements QueueStore 
 
   setCapacity(
     worker: WorkerRef,
-    slots: number,
+    slots: () => number,
     listener: WorkerListener,
     within: number,
     former?: number,

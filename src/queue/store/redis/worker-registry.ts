@@ -40,17 +40,20 @@ export class WorkerRegistry {
 
   async setCapacity(
     worker: WorkerRef,
-    slots: number,
+    slots: () => number,
     listener: WorkerListener,
     within: number,
     former?: number,
   ): Promise<Assignment> {
     const { connection, scripts, serverClock } = this.#calls
     this.#register(worker, listener)
-    const args = [this.#calls.address(worker), String(slots), worker.command, String(former ?? '')]
-    const command = this.#calls.command(worker.command)
+    const commands = [this.#calls.command(worker.command)]
+    const request = scripts.setCapacity.with(this.#calls.keysFor(commands), () => [
+      ...this.#calls.argsFor(commands),
+      ...[this.#calls.address(worker), String(slots()), worker.command, String(former ?? '')],
+    ])
     const sentAt = connection.clock.now()
-    const reply = await this.#calls.call(scripts.setCapacity, [command], [], args, within)
+    const reply = await connection.call(request, within)
     const [now, since, assigned, more] = (reply as unknown[]).map(Number) as [number, number, number, number]
     serverClock.update(now, sentAt)
     return { since, assigned, more: more === 1 }

@@ -1,6 +1,7 @@
 import { newId } from '../../../../kernel/keys.ts'
-import { CountedRequest, type Request, type Script } from '../../../../kernel/redis/call.ts'
+import type { Request, Script } from '../../../../kernel/redis/call.ts'
 import type { Connection } from '../../../../kernel/redis/connection.ts'
+import { CountedRequest } from '../../../../kernel/redis/once.ts'
 import type {
   AttachReply,
   AttachRequest,
