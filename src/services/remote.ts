@@ -1,6 +1,7 @@
 import { AbortedError } from '../errors.ts'
 import { callHook } from '../kernel/hooks.ts'
 import { MAX_TRACE_LENGTH } from '../kernel/keys.ts'
+import { checkWellFormedName } from '../kernel/names.ts'
 import { AsyncContext } from '../kernel/time.ts'
 import { Broadcast, type BroadcastAnswer } from './calling/broadcast.ts'
 import { type CallTerms, withRan } from './calling/call-terms.ts'
@@ -11,7 +12,7 @@ import { StreamCall } from './calling/reply-stream.ts'
 import type { AnyApi, Api, ArgsOf, ChunkOf, EventOf, ResultOf } from './contract.ts'
 import { encodeLimited } from './encoding.ts'
 import type { CallMode } from './messages.ts'
-import { type CallOptions, checkCallOptions, checkName, type RequireOptions } from './options.ts'
+import { type CallOptions, checkCallOptions, type RequireOptions } from './options.ts'
 import type { Settings } from './settings.ts'
 
 /** What a Remote needs of its Services object. */
@@ -122,7 +123,7 @@ export class Remote<A extends Api<A> = AnyApi> {
 
   /** Returns a function that calls an event. */
   bind<E extends EventOf<A>>(event: E): (...args: ArgsOf<A, E>) => Promise<ResultOf<A, E>> {
-    checkName('event', event)
+    checkWellFormedName('event', event)
     return (...args) => this.emit(event, ...args)
   }
 
@@ -167,7 +168,7 @@ export class Remote<A extends Api<A> = AnyApi> {
 
   #terms(mode: CallMode, tries: number, event: string, args: readonly unknown[]): CallTerms {
     this.#deps.assertOpen()
-    checkName('event', event)
+    checkWellFormedName('event', event)
     const { signal, within = Number.POSITIVE_INFINITY, onProgress, dedupe } = this.#call
     if (dedupe !== undefined && mode !== 'reply')
       throw new TypeError(`Expected no \`dedupe\` with \`${mode}\`: only \`emit\` and \`pemit\` share a run`)

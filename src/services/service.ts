@@ -1,9 +1,9 @@
 import { DuplicateHandlerError } from '../errors.ts'
+import { checkWellFormedName } from '../kernel/names.ts'
 import { checkFunction } from '../kernel/options.ts'
 import { AsyncContext } from '../kernel/time.ts'
 import type { AnyHandler, Call } from './call.ts'
 import type { AnyApi, Api, ArgsOf, EventOf, ResultOf } from './contract.ts'
-import { checkName } from './options.ts'
 import type { ServiceHost } from './serving/service-host.ts'
 import type { Settings } from './settings.ts'
 
@@ -45,7 +45,7 @@ export class Service<A extends Api<A> = AnyApi> {
    * @throws DuplicateHandlerError if the event has a handler here; TypeError.
    */
   on<E extends EventOf<A>>(event: E, handler: ServiceHandler<ArgsOf<A, E>, ResultOf<A, E>>): this {
-    checkName('event', event)
+    checkWellFormedName('event', event)
     checkFunction('handler', handler)
     if (!this.#host.addHandler(event, { handler: handler as AnyHandler, context: new AsyncContext() }))
       throw new DuplicateHandlerError('The event has a handler in this process', { key: event })

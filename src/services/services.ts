@@ -2,6 +2,7 @@ import { ClosedError, type Ran, TimeoutError } from '../errors.ts'
 import type { CensusMember } from '../kernel/census.ts'
 import { listenTo, TransientSet } from '../kernel/collections.ts'
 import { ContextEmitter } from '../kernel/hooks.ts'
+import { checkWellFormedName } from '../kernel/names.ts'
 import { checkTimeout } from '../kernel/options.ts'
 import { connectionFor } from '../kernel/redis/connection.ts'
 import { emit } from '../kernel/telemetry.ts'
@@ -14,7 +15,6 @@ import type { AnyApi, Api } from './contract.ts'
 import { DirectMessages } from './direct-messages.ts'
 import { PROBE } from './messages.ts'
 import {
-  checkName,
   checkRequireOptions,
   type RegisterOptions,
   type RequireOptions,
@@ -154,7 +154,7 @@ export class Services extends ContextEmitter<ServicesEvents> implements AsyncDis
     options: RegisterOptions = {},
   ): Promise<Service<A>> {
     if (this.#closing) throw closedError()
-    checkName('name', name)
+    checkWellFormedName('name', name)
     const host = await this.#serving.register(name, resolveRegisterOptions(options))
     return new Service<A>(host, this.#settings(name))
   }
@@ -168,7 +168,7 @@ export class Services extends ContextEmitter<ServicesEvents> implements AsyncDis
   /** Returns the service of this name, to be called. Makes no request. @throws TypeError, ClosedError. */
   require<A extends Api<A> = AnyApi>(name: string, options: RequireOptions = {}): Remote<A> {
     this.#assertOpen()
-    checkName('name', name)
+    checkWellFormedName('name', name)
     checkRequireOptions(options)
     return new Remote<A>(name, options, {}, this.#settings(name), this.#deps)
   }
@@ -203,7 +203,7 @@ export class Services extends ContextEmitter<ServicesEvents> implements AsyncDis
    */
   async list(name?: string): Promise<ProcessInfo[]> {
     this.#assertOpen()
-    if (name !== undefined) checkName('name', name)
+    if (name !== undefined) checkWellFormedName('name', name)
     return listProcesses(this.#census, this.#prefix, name)
   }
 

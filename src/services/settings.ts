@@ -1,10 +1,11 @@
 import { OverloadedError } from '../errors.ts'
 import { decodeWith } from '../kernel/codec/codec.ts'
 import { callHook } from '../kernel/hooks.ts'
+import { checkWellFormedName } from '../kernel/names.ts'
 import { checkFunction } from '../kernel/options.ts'
 import { AsyncContext } from '../kernel/time.ts'
 import { encodeLimited } from './encoding.ts'
-import { checkName, type ServicesContext } from './options.ts'
+import type { ServicesContext } from './options.ts'
 import { MAX_SETTINGS } from './store/store.ts'
 
 /** What settings need of their Services object. */
@@ -80,6 +81,6 @@ export class Settings {
 
   #check(name: string): void {
     this.#deps.assertOpen()
-    checkName('name', name)
+    checkWellFormedName('name', name)
   }
 }

@@ -1,6 +1,6 @@
 import { OverloadedError, TooLargeError } from '../../errors.ts'
 import { decodeWith, encodeWith } from '../../kernel/codec/codec.ts'
-import { expectedError } from '../../kernel/options.ts'
+import { checkWellFormedName } from '../../kernel/names.ts'
 import type { BusContext, Member } from '../context.ts'
 import { MAX_METADATA } from '../store/store.ts'
 
@@ -28,7 +28,7 @@ export class Metadata {
 
   /** The values with these names; all without `names`. */
   async read(names: readonly string[] | undefined): Promise<Record<string, unknown>> {
-    for (const name of names ?? []) checkMetadataName(name)
+    for (const name of names ?? []) checkWellFormedName('key', name)
     const { within, codec } = this.#context
     const member = await this.#find()
     const entries = await member?.instance.queues.readMetadata(this.#queue, names, within)
@@ -41,7 +41,7 @@ export class Metadata {
     const { within, codec, maxMessage } = this.#context
     const entries = new Map<string, Buffer>()
     for (const [name, value] of Object.entries(values)) {
-      checkMetadataName(name)
+      checkWellFormedName('key', name)
       const bytes = encodeWith(codec, value)
       if (bytes.length > maxMessage)
         throw new TooLargeError(`The value has ${bytes.length} bytes, more than ${maxMessage}`, { key: name })
@@ -53,9 +53,4 @@ export class Metadata {
       throw new OverloadedError(`A queue has up to ${MAX_METADATA} values`, { key: this.#queue })
     return reply === 'written'
   }
-}
-
-function checkMetadataName(name: unknown): void {
-  if (typeof name === 'string' && name !== '' && name.length <= 256 && name.isWellFormed()) return
-  throw expectedError('key', 'well-formed text of 1 to 256 characters', name)
 }
