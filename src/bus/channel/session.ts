@@ -3,7 +3,7 @@ import { ClosedError } from '../../errors.ts'
 import type { BusContext } from '../context.ts'
 import { Attachment } from '../queue/attachment.ts'
 import { Consuming } from '../queue/consuming.ts'
-import { EventReceiver } from '../queue/event-receiver.ts'
+import { EventReceiver } from '../queue/receivers.ts'
 import type { Incoming } from '../store/store.ts'
 import type { ResolvedChannelOptions } from './options.ts'
 import { Outbound } from './outbound.ts'
@@ -84,7 +84,6 @@ export class Session {
     const receiver = new EventReceiver(
       {
         receive: (message) => this.#listener.onMessage(message),
-        onStarted: () => {},
         onFence: (fence) => this.#onFence(fence),
         resume: () => this.#consuming.resume(),
       },

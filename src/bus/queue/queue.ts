@@ -7,9 +7,7 @@ import type { BusContext, Member } from '../context.ts'
 import type { Incoming, QueueInfo } from '../store/store.ts'
 import { Attachment, type AttachTerms } from './attachment.ts'
 import { Consuming } from './consuming.ts'
-import { EventReceiver } from './event-receiver.ts'
 import type { QueueEvents, QueueMessage } from './events.ts'
-import { MessageIterator } from './message-iterator.ts'
 import { Metadata } from './metadata.ts'
 import {
   type AttachOptions,
@@ -21,6 +19,8 @@ import {
   resolveConsumeOptions,
 } from './options.ts'
 import { Pusher } from './pusher.ts'
+import { QueueIterator } from './queue-iterator.ts'
+import { EventReceiver, IterationReceiver } from './receivers.ts'
 
 /**
  * A queue of messages, the same in all processes that use its name. It is made when the first process attaches to it, and
@@ -216,15 +216,15 @@ export class Queue<M = unknown> extends ContextEmitter<QueueEvents<M>> {
   messages(options: ConsumeOptions = {}): AsyncIterableIterator<QueueMessage<M>> {
     const resolved = resolveConsumeOptions(options, true)
     this.#context.assertOpen()
-    const iterator: MessageIterator<QueueMessage<M>> = new MessageIterator<QueueMessage<M>>({
-      decode: (message, fence) => this.#decode(message, fence),
-      resume: () => this.#consuming.resume(),
+    const iterator = new QueueIterator<QueueMessage<M>>({
+      onWanted: () => this.#consuming.resume(),
       stop: async () => {
         // Another consumption may have begun.
-        if (this.#consuming.isFor(iterator)) await this.stop()
+        if (this.#consuming.isFor(receiver)) await this.stop()
       },
     })
-    this.#consuming.begin(resolved, iterator, (error) => iterator.end(error))
+    const receiver = new IterationReceiver(iterator, (...message) => this.#decode(...message))
+    this.#consuming.begin(resolved, receiver, (error) => iterator.end(error))
     this.#listen()
     return iterator
   }
