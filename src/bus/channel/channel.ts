@@ -1,5 +1,6 @@
-import { AlreadyAttachedError, ClosedError, NotAttachedError, TooLargeError } from '../../errors.ts'
-import { decodeWith, encodeWith } from '../../kernel/codec/codec.ts'
+import { AlreadyAttachedError, ClosedError, NotAttachedError } from '../../errors.ts'
+import { decodeWith } from '../../kernel/codec/codec.ts'
+import { encodeLimited } from '../../kernel/codec/limit.ts'
 import { assertTransition, type Transitions } from '../../kernel/collections.ts'
 import { ContextEmitter } from '../../kernel/hooks.ts'
 import { emit } from '../../kernel/telemetry.ts'
@@ -179,12 +180,7 @@ export class Channel<In = unknown, Out = unknown> extends ContextEmitter<Channel
   }
 
   #encode(value: unknown): Buffer {
-    const { codec, maxMessage } = this.#context
-    const bytes = encodeWith(codec, value)
-    if (bytes.length <= maxMessage) return bytes
-    throw new TooLargeError(`The message has ${bytes.length} bytes, more than ${maxMessage}`, {
-      key: this.name,
-    })
+    return encodeLimited(this.#context, value, 'The message has', { key: this.name })
   }
 
   /**

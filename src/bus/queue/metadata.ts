@@ -1,5 +1,6 @@
-import { OverloadedError, TooLargeError } from '../../errors.ts'
-import { decodeWith, encodeWith } from '../../kernel/codec/codec.ts'
+import { OverloadedError } from '../../errors.ts'
+import { decodeWith } from '../../kernel/codec/codec.ts'
+import { encodeLimited } from '../../kernel/codec/limit.ts'
 import { checkWellFormedName } from '../../kernel/names.ts'
 import type { BusContext, Member } from '../context.ts'
 import { MAX_METADATA } from '../store/store.ts'
@@ -38,14 +39,11 @@ export class Metadata {
 
   /** Resolves with whether there is a queue to write to. @throws OverloadedError if it would have too many; TooLargeError. */
   async write(values: Readonly<Record<string, unknown>>): Promise<boolean> {
-    const { within, codec, maxMessage } = this.#context
+    const { within } = this.#context
     const entries = new Map<string, Buffer>()
     for (const [name, value] of Object.entries(values)) {
       checkWellFormedName('key', name)
-      const bytes = encodeWith(codec, value)
-      if (bytes.length > maxMessage)
-        throw new TooLargeError(`The value has ${bytes.length} bytes, more than ${maxMessage}`, { key: name })
-      entries.set(name, bytes)
+      entries.set(name, encodeLimited(this.#context, value, 'The value has', { key: name }))
     }
     const member = await this.#find()
     const reply = await member?.instance.queues.writeMetadata(this.#queue, entries, within)

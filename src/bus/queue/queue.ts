@@ -1,6 +1,7 @@
 import pDefer from 'p-defer'
-import { AlreadyAttachedError, ClosedError, NotAttachedError, TooLargeError } from '../../errors.ts'
-import { decodeWith, encodeWith } from '../../kernel/codec/codec.ts'
+import { AlreadyAttachedError, ClosedError, NotAttachedError } from '../../errors.ts'
+import { decodeWith } from '../../kernel/codec/codec.ts'
+import { encodeLimited } from '../../kernel/codec/limit.ts'
 import { ContextEmitter } from '../../kernel/hooks.ts'
 import { emit } from '../../kernel/telemetry.ts'
 import type { BusContext, Member } from '../context.ts'
@@ -174,18 +175,9 @@ export class Queue<M = unknown> extends ContextEmitter<QueueEvents<M>> {
   async push(message: M, options: PushOptions = {}): Promise<number> {
     checkPushOptions(options)
     this.#context.assertOpen()
-    const bytes = this.#encode(message)
+    const bytes = encodeLimited(this.#context, message, 'The message has', { key: this.name })
     this.#listen()
     return this.#pusher.push({ key: options.key ?? '', kind: 'user', bytes }, options.wait ?? 0)
-  }
-
-  #encode(value: unknown): Buffer {
-    const { codec, maxMessage } = this.#context
-    const bytes = encodeWith(codec, value)
-    if (bytes.length <= maxMessage) return bytes
-    throw new TooLargeError(`The message has ${bytes.length} bytes, more than ${maxMessage}`, {
-      key: this.name,
-    })
   }
 
   /**
