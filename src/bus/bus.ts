@@ -36,8 +36,8 @@ export interface BusEvents {
 /** How long `disconnect` waits by default, ms. */
 const DEFAULT_GRACE = 5_000
 
-/** What is made anew by a `connect` after a disconnect. */
-interface Session {
+/** The connections of a bus, and what stands on them: made anew by a `connect` after a disconnect. */
+interface Connections {
   readonly instances: BusInstances
   readonly engines: ServiceEngines
   /** Ends the answers to a census. Undefined until the instances are used. */
@@ -65,7 +65,7 @@ export class Bus extends ContextEmitter<BusEvents> implements AsyncDisposable {
   /** What is called by a disconnect. */
   readonly #closers = new Set<() => Promise<void>>()
   readonly #attachedQueues = new AttachedQueues()
-  #session: Session
+  #connections: Connections
   #isClosed = false
   /** The `connect` that holds: it has resolved, or may do so. */
   #connecting: object | undefined
@@ -87,17 +87,17 @@ export class Bus extends ContextEmitter<BusEvents> implements AsyncDisposable {
     this.#options = resolveBusOptions(given)
     const isInMemory = given.redis === undefined || given.redis === null
     this.#memory = isInMemory ? (given.store ?? new MemoryBus({ clock: given.clock })) : undefined
-    this.#session = this.#newSession()
+    this.#connections = this.#newConnections()
     const { unavailableAfter, maxMessage, codec } = this.#options
     this.#context = {
-      clock: this.#session.instances.clock,
+      clock: this.#connections.instances.clock,
       codec,
       maxMessage,
       within: unavailableAfter,
       places: {
         find: async (kind, name) => this.#open().places.find(kind, name),
         place: async (kind, name, use) => this.#open().places.place(kind, name, use),
-        forget: (kind, name) => this.#session.instances.places.forget(kind, name),
+        forget: (kind, name) => this.#connections.instances.places.forget(kind, name),
       },
       assertOpen: () => this.#assertOpen(),
       onDisconnect: (close) => {
@@ -107,7 +107,7 @@ export class Bus extends ContextEmitter<BusEvents> implements AsyncDisposable {
     }
   }
 
-  #newSession(): Session {
+  #newConnections(): Connections {
     const sources = instancesOf(this.#given, this.#options.prefix)
     const all = sources ?? { making: [(this.#memory as MemoryBus).connect()], existingOnly: [] }
     const instances = new BusInstances(all, this.#options.unavailableAfter, {
@@ -127,9 +127,9 @@ export class Bus extends ContextEmitter<BusEvents> implements AsyncDisposable {
   /** The instances, connected if they were not. @throws ClosedError */
   #open(): BusInstances {
     this.#assertOpen()
-    const { instances } = this.#session
+    const { instances } = this.#connections
     instances.open()
-    this.#session.stopContributing ??= instances.all.map((instance) => this.#contribute(instance))
+    this.#connections.stopContributing ??= instances.all.map((instance) => this.#contribute(instance))
     return instances
   }
 
@@ -153,7 +153,7 @@ export class Bus extends ContextEmitter<BusEvents> implements AsyncDisposable {
       await this.#disconnecting
       if (this.#connecting !== attempt) this.#assertOpen()
       if (this.#isClosed) {
-        this.#session = this.#newSession()
+        this.#connections = this.#newConnections()
         this.#isClosed = false
       }
       await this.#open().whenOnline()
@@ -165,7 +165,7 @@ export class Bus extends ContextEmitter<BusEvents> implements AsyncDisposable {
 
   /** Whether the last event was `online`, not `offline`; of one instance, whether it is connected. */
   isOnline(instance?: string): boolean {
-    return !this.#isClosed && this.#session.instances.isOnline(instance)
+    return !this.#isClosed && this.#connections.instances.isOnline(instance)
   }
 
   /**
@@ -225,7 +225,7 @@ export class Bus extends ContextEmitter<BusEvents> implements AsyncDisposable {
     checkName('name', name)
     const engine = () => {
       const { places } = this.#open()
-      return this.#session.engines.at(places.bestFor(name).instance)
+      return this.#connections.engines.at(places.bestFor(name).instance)
     }
     const { clock, onDisconnect } = this.#context
     return new BusService<Data, Result>(name, { clock, onDisconnect, engine })
@@ -262,7 +262,7 @@ export class Bus extends ContextEmitter<BusEvents> implements AsyncDisposable {
   }
 
   async #disconnect(grace: number): Promise<void> {
-    const { instances, engines, stopContributing = [] } = this.#session
+    const { instances, engines, stopContributing = [] } = this.#connections
     await this.#closeAll(grace)
     await engines.close(0)
     for (const stop of stopContributing) stop()

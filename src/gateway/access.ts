@@ -1,7 +1,7 @@
 import { createHmac, randomBytes, timingSafeEqual } from 'node:crypto'
 import { CookieSessions, SESSION_SECONDS, sessionsIn } from './dashboard/cookie-sessions.ts'
 import type { Caller, RouteContext } from './env.ts'
-import { type AccessToken, holderOf, type ResolvedGatewayOptions, SCOPES, type Scope } from './options.ts'
+import { type AccessToken, type ResolvedGatewayOptions, SCOPES, type Scope, tokenHolder } from './options.ts'
 import { Problem } from './problem.ts'
 
 /** Most authorities that are remembered: a client chooses the port in its header. */
@@ -69,7 +69,7 @@ export class Access {
   callerWith(token: string): Caller | undefined {
     if (!this.#tokens) return { scopes: SCOPES, by: 'nothing' }
     const grant = this.#grantOf(token)
-    return grant && { scopes: grant.scopes, name: grant.name, holder: holderOf(grant), by: 'token' }
+    return grant && { scopes: grant.scopes, name: grant.name, holder: tokenHolder(grant), by: 'token' }
   }
 
   /** Starts a session. Undefined if the token is not known. */
@@ -155,7 +155,7 @@ export class Access {
 }
 
 function callerBySession(grant: AccessToken, until: number): Caller {
-  return { scopes: grant.scopes, name: grant.name, holder: holderOf(grant), by: 'session', until }
+  return { scopes: grant.scopes, name: grant.name, holder: tokenHolder(grant), by: 'session', until }
 }
 
 /** Returns the value of a header of a request, by its name in lower case. */

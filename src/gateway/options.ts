@@ -43,7 +43,7 @@ export interface AccessToken {
 }
 
 /** The holder of a token: those of one name are one holder. */
-export function holderOf(token: AccessToken): unknown {
+export function tokenHolder(token: AccessToken): unknown {
   return token.name ?? token
 }
 

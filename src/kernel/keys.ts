@@ -18,6 +18,10 @@ export const MESSAGE_LIMIT: number = 64 * 1024
 /** Lines of a job's log that are kept: no request needs to have more. */
 export const MAX_LOG_LINES = 1_000
 
+/** Shortest and longest lease of a job that is held by a token, ms: its record outlives it. So a gateway bounds those of keys, too. */
+export const MIN_HELD_LEASE = 100
+export const MAX_HELD_LEASE: number = 30 * 24 * 60 * 60_000
+
 /** Longest trace context that is stored, in characters. */
 export const MAX_TRACE_LENGTH = 512
 

@@ -1,7 +1,7 @@
 import { TimeoutError } from '../errors.ts'
 import { decodeWith } from '../kernel/codec/codec.ts'
+import { encodeLimited } from '../kernel/codec/limit.ts'
 import { isAddress, newId } from '../kernel/keys.ts'
-import { encodeLimited } from './encoding.ts'
 import { parsePing, parseUserMessage, pingMessage, pongMessage, userMessage } from './messages.ts'
 import type { ServicesContext } from './options.ts'
 import type { Message } from './store/store.ts'

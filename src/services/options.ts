@@ -207,11 +207,3 @@ export function checkCallOptions(given: CallOptions, earlier: CallOptions): Call
   if (ttl !== undefined && dedupe === undefined) throw new TypeError('Expected `ttl` only beside `dedupe`')
   return all
 }
-
-const NAME_LENGTH = 256
-
-/** Checks the name of a service, event or setting. @throws TypeError */
-export function checkName(name: string, value: unknown): asserts value is string {
-  if (typeof value === 'string' && value !== '' && value.length <= NAME_LENGTH && value.isWellFormed()) return
-  throw expectedError(name, `well-formed text of 1 to ${NAME_LENGTH} characters`, value)
-}

@@ -1,6 +1,8 @@
 import { AbortedError } from '../errors.ts'
+import { encodeLimited } from '../kernel/codec/limit.ts'
 import { callHook } from '../kernel/hooks.ts'
 import { MAX_TRACE_LENGTH } from '../kernel/keys.ts'
+import { checkWellFormedName } from '../kernel/names.ts'
 import { AsyncContext } from '../kernel/time.ts'
 import { Broadcast, type BroadcastAnswer } from './calling/broadcast.ts'
 import { type CallTerms, withRan } from './calling/call-terms.ts'
@@ -9,13 +11,13 @@ import { OutgoingCall } from './calling/outgoing-call.ts'
 import { ReplyIterator } from './calling/reply-iterator.ts'
 import { StreamCall } from './calling/reply-stream.ts'
 import type { AnyApi, Api, ArgsOf, ChunkOf, EventOf, ResultOf } from './contract.ts'
-import { encodeLimited } from './encoding.ts'
 import type { CallMode } from './messages.ts'
-import { type CallOptions, checkCallOptions, checkName, type RequireOptions } from './options.ts'
-import type { Settings } from './settings.ts'
+import { type CallOptions, checkCallOptions, type RequireOptions } from './options.ts'
+import { ServiceSettings, type SettingsDeps } from './settings.ts'
 
 /** What a Remote needs of its Services object. */
 export interface RemoteDeps extends DedupeDeps {
+  readonly settings: SettingsDeps
   /** @throws ClosedError */
   assertOpen(): void
   /** Resolves when a process serves the service. */
@@ -33,32 +35,25 @@ const RETRY_FOREVER = -1
  * `'maybe'`); CodecError, TooLargeError, TypeError.
  * With `dedupe`, a shared run that has failed says `'maybe'` in place of `'no'`: another process may have begun it, and died.
  */
-export class Remote<A extends Api<A> = AnyApi> {
+export class Remote<A extends Api<A> = AnyApi> extends ServiceSettings {
   readonly service: string
   readonly #deps: RemoteDeps
   readonly #options: RequireOptions
   readonly #call: CallOptions
-  readonly #settings: Settings
 
   /** @internal */
-  constructor(
-    service: string,
-    options: RequireOptions,
-    call: CallOptions,
-    settings: Settings,
-    deps: RemoteDeps,
-  ) {
+  constructor(service: string, options: RequireOptions, call: CallOptions, deps: RemoteDeps) {
+    super(service, deps.settings)
     this.service = service
     this.#options = options
     this.#call = call
-    this.#settings = settings
     this.#deps = deps
   }
 
   /** The same service, with these options added to those of this object. @throws TypeError */
   with(options: CallOptions): Remote<A> {
     const call = checkCallOptions(options, this.#call)
-    return new Remote(this.service, this.#options, call, this.#settings, this.#deps)
+    return new Remote(this.service, this.#options, call, this.#deps)
   }
 
   /** Calls an event once. Resolves with the result of its handler. */
@@ -122,7 +117,7 @@ export class Remote<A extends Api<A> = AnyApi> {
 
   /** Returns a function that calls an event. */
   bind<E extends EventOf<A>>(event: E): (...args: ArgsOf<A, E>) => Promise<ResultOf<A, E>> {
-    checkName('event', event)
+    checkWellFormedName('event', event)
     return (...args) => this.emit(event, ...args)
   }
 
@@ -131,43 +126,13 @@ export class Remote<A extends Api<A> = AnyApi> {
     return this.#deps.ready(this.service, this.#call.within ?? this.#timeout)
   }
 
-  /**
-   * Returns a setting of the service; undefined if it is not set.
-   * @throws UnavailableError, OverloadedError, CodecError, ClosedError, TypeError.
-   */
-  get(name: string): Promise<unknown> {
-    return this.#settings.get(name)
-  }
-
-  /**
-   * Sets a setting of the service, for all its processes and callers.
-   * @throws OverloadedError if the service has 1,000, or too many commands wait; TooLargeError above `maxMessage`;
-   * UnavailableError, CodecError, ClosedError, TypeError.
-   */
-  set(name: string, value: unknown): Promise<void> {
-    return this.#settings.set(name, value)
-  }
-
-  /** Removes a setting of the service. @throws UnavailableError, OverloadedError, ClosedError, TypeError. */
-  remove(name: string): Promise<void> {
-    return this.#settings.remove(name)
-  }
-
-  /**
-   * Calls `heard` with the value of a setting when it has changed, until the returned function is called.
-   * @throws UnavailableError, OverloadedError, ClosedError, TypeError.
-   */
-  watch(name: string, heard: (value: unknown) => void): Promise<() => void> {
-    return this.#settings.watch(name, heard)
-  }
-
   get #timeout(): number {
     return this.#call.timeout ?? this.#options.timeout ?? this.#deps.options.timeout
   }
 
   #terms(mode: CallMode, tries: number, event: string, args: readonly unknown[]): CallTerms {
     this.#deps.assertOpen()
-    checkName('event', event)
+    checkWellFormedName('event', event)
     const { signal, within = Number.POSITIVE_INFINITY, onProgress, dedupe } = this.#call
     if (dedupe !== undefined && mode !== 'reply')
       throw new TypeError(`Expected no \`dedupe\` with \`${mode}\`: only \`emit\` and \`pemit\` share a run`)

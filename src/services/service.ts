@@ -1,11 +1,11 @@
 import { DuplicateHandlerError } from '../errors.ts'
+import { checkWellFormedName } from '../kernel/names.ts'
 import { checkFunction } from '../kernel/options.ts'
 import { AsyncContext } from '../kernel/time.ts'
 import type { AnyHandler, Call } from './call.ts'
 import type { AnyApi, Api, ArgsOf, EventOf, ResultOf } from './contract.ts'
-import { checkName } from './options.ts'
 import type { ServiceHost } from './serving/service-host.ts'
-import type { Settings } from './settings.ts'
+import { ServiceSettings, type SettingsDeps } from './settings.ts'
 
 /** Answers the calls of an event by its return value, or by its last argument. See {@link Call}. */
 export type ServiceHandler<Args extends unknown[] = unknown[], Result = unknown> = (
@@ -26,16 +26,15 @@ type HandlerArgs<Args extends unknown[]> = unknown[] extends Args
  * const sums = await services.register<{ add(a: number, b: number): number }>('sums')
  * sums.on('add', (a, b) => a + b)
  */
-export class Service<A extends Api<A> = AnyApi> {
+export class Service<A extends Api<A> = AnyApi> extends ServiceSettings {
   readonly name: string
   readonly #host: ServiceHost
-  readonly #settings: Settings
 
   /** @internal */
-  constructor(host: ServiceHost, settings: Settings) {
+  constructor(host: ServiceHost, deps: SettingsDeps) {
+    super(host.service, deps)
     this.name = host.service
     this.#host = host
-    this.#settings = settings
   }
 
   /**
@@ -45,7 +44,7 @@ export class Service<A extends Api<A> = AnyApi> {
    * @throws DuplicateHandlerError if the event has a handler here; TypeError.
    */
   on<E extends EventOf<A>>(event: E, handler: ServiceHandler<ArgsOf<A, E>, ResultOf<A, E>>): this {
-    checkName('event', event)
+    checkWellFormedName('event', event)
     checkFunction('handler', handler)
     if (!this.#host.addHandler(event, { handler: handler as AnyHandler, context: new AsyncContext() }))
       throw new DuplicateHandlerError('The event has a handler in this process', { key: event })
@@ -56,35 +55,5 @@ export class Service<A extends Api<A> = AnyApi> {
   off(event: EventOf<A>): this {
     this.#host.removeHandler(event)
     return this
-  }
-
-  /**
-   * Returns a setting of the service; undefined if it is not set.
-   * @throws UnavailableError, OverloadedError, CodecError, ClosedError, TypeError.
-   */
-  get(name: string): Promise<unknown> {
-    return this.#settings.get(name)
-  }
-
-  /**
-   * Sets a setting of the service, for all its processes and callers.
-   * @throws OverloadedError if the service has 1,000, or too many commands wait; TooLargeError above `maxMessage`;
-   * UnavailableError, CodecError, ClosedError, TypeError.
-   */
-  set(name: string, value: unknown): Promise<void> {
-    return this.#settings.set(name, value)
-  }
-
-  /** Removes a setting of the service. @throws UnavailableError, OverloadedError, ClosedError, TypeError. */
-  remove(name: string): Promise<void> {
-    return this.#settings.remove(name)
-  }
-
-  /**
-   * Calls `heard` with the value of a setting when it has changed, until the returned function is called.
-   * @throws UnavailableError, OverloadedError, ClosedError, TypeError.
-   */
-  watch(name: string, heard: (value: unknown) => void): Promise<() => void> {
-    return this.#settings.watch(name, heard)
   }
 }

@@ -1,12 +1,14 @@
-import { ClosedError, type Ran, TimeoutError } from '../errors.ts'
+import { ClosedError, type Ran } from '../errors.ts'
 import type { CensusMember } from '../kernel/census.ts'
 import { listenTo, TransientSet } from '../kernel/collections.ts'
 import { ContextEmitter } from '../kernel/hooks.ts'
+import { checkWellFormedName } from '../kernel/names.ts'
 import { checkTimeout } from '../kernel/options.ts'
 import { connectionFor } from '../kernel/redis/connection.ts'
 import { emit } from '../kernel/telemetry.ts'
 import { Deadlines } from '../kernel/time.ts'
 import { Locker } from '../locker/index.ts'
+import { Arrivals } from './arrivals.ts'
 import type { OpenCall } from './calling/call-terms.ts'
 import { Calls } from './calling/calls.ts'
 import { contribute, listProcesses, type ProcessInfo } from './census.ts'
@@ -14,7 +16,6 @@ import type { AnyApi, Api } from './contract.ts'
 import { DirectMessages } from './direct-messages.ts'
 import { PROBE } from './messages.ts'
 import {
-  checkName,
   checkRequireOptions,
   type RegisterOptions,
   type RequireOptions,
@@ -27,7 +28,7 @@ import { Remote, type RemoteDeps } from './remote.ts'
 import { Service } from './service.ts'
 import { parseInfo, type ServingInfo } from './serving/registrations.ts'
 import { ServingProcess } from './serving/serving-process.ts'
-import { Settings, type SettingsDeps } from './settings.ts'
+import type { SettingsDeps } from './settings.ts'
 import { MemoryServices } from './store/memory-store.ts'
 import { RedisServicesStore } from './store/redis/redis-store.ts'
 import type { Announcement, Message } from './store/store.ts'
@@ -60,8 +61,6 @@ export interface ServicesEvents {
 
 /** How long `close` waits for running calls by default, ms. */
 const DEFAULT_GRACE = 5_000
-/** How often `ready` looks for a process, ms: the announcement may be lost. */
-const READY_POLL_MS = 1_000
 
 /**
  * Services by name: processes register services and call those of others. There is no master. Each call goes to the least
@@ -80,9 +79,8 @@ export class Services extends ContextEmitter<ServicesEvents> implements AsyncDis
   readonly #calls: Calls
   readonly #serving: ServingProcess
   readonly #deps: RemoteDeps
-  readonly #settingsDeps: SettingsDeps
-  /** What to call when a process registers for a service, and when a setting has changed. */
-  readonly #arrivals = new Map<string, Set<() => void>>()
+  readonly #arrivals: Arrivals
+  /** What to call when a setting has changed. */
   readonly #settingListeners = new Map<string, Set<() => void>>()
   /** Calls that are not over. */
   readonly #open = new TransientSet<OpenCall>()
@@ -115,21 +113,23 @@ export class Services extends ContextEmitter<ServicesEvents> implements AsyncDis
       this.emit('message', from, message),
     )
     this.#serving = new ServingProcess(this.#context, this.#subscription)
-    this.#deps = {
-      ...this.#context,
-      calls: this.#calls,
-      deadlines: new Deadlines(clock),
-      open: this.#open,
-      onArrival: (service, arrived) => listenTo(this.#arrivals, service, arrived),
-      assertOpen: () => this.#assertOpen('no'),
-      locker: () => this.#requireLocker(),
-      ready: (service, timeout) => this.#ready(service, timeout),
-    }
-    this.#settingsDeps = {
+    this.#arrivals = new Arrivals(this.#context, () => this.#assertOpen())
+    const settings: SettingsDeps = {
       ...this.#context,
       assertOpen: () => this.#assertOpen(),
       onSetting: (service, setting, changed) =>
         listenTo(this.#settingListeners, settingKey(service, setting), changed),
+    }
+    this.#deps = {
+      ...this.#context,
+      settings,
+      calls: this.#calls,
+      deadlines: new Deadlines(clock),
+      open: this.#open,
+      onArrival: (service, arrived) => this.#arrivals.listen(service, arrived),
+      assertOpen: () => this.#assertOpen('no'),
+      locker: () => this.#requireLocker(),
+      ready: (service, timeout) => this.#arrivals.ready(service, timeout),
     }
     store.open({
       onMessage: (message) => this.#onMessage(message),
@@ -155,9 +155,9 @@ export class Services extends ContextEmitter<ServicesEvents> implements AsyncDis
     options: RegisterOptions = {},
   ): Promise<Service<A>> {
     if (this.#closing) throw closedError()
-    checkName('name', name)
+    checkWellFormedName('name', name)
     const host = await this.#serving.register(name, resolveRegisterOptions(options))
-    return new Service<A>(host, this.#settings(name))
+    return new Service<A>(host, this.#deps.settings)
   }
 
   /** Stops serving a service: see `close`. Never rejects, if the options are valid. */
@@ -169,13 +169,9 @@ export class Services extends ContextEmitter<ServicesEvents> implements AsyncDis
   /** Returns the service of this name, to be called. Makes no request. @throws TypeError, ClosedError. */
   require<A extends Api<A> = AnyApi>(name: string, options: RequireOptions = {}): Remote<A> {
     this.#assertOpen()
-    checkName('name', name)
+    checkWellFormedName('name', name)
     checkRequireOptions(options)
-    return new Remote<A>(name, options, {}, this.#settings(name), this.#deps)
-  }
-
-  #settings(name: string): Settings {
-    return new Settings(name, this.#settingsDeps)
+    return new Remote<A>(name, options, {}, this.#deps)
   }
 
   /**
@@ -204,7 +200,7 @@ export class Services extends ContextEmitter<ServicesEvents> implements AsyncDis
    */
   async list(name?: string): Promise<ProcessInfo[]> {
     this.#assertOpen()
-    if (name !== undefined) checkName('name', name)
+    if (name !== undefined) checkWellFormedName('name', name)
     return listProcesses(this.#census, this.#prefix, name)
   }
 
@@ -243,36 +239,6 @@ export class Services extends ContextEmitter<ServicesEvents> implements AsyncDis
     return this.#locker
   }
 
-  async #ready(service: string, timeout: number): Promise<void> {
-    this.#assertOpen()
-    const { store, storeTimeout, clock } = this.#context
-    const end = clock.now() + timeout
-    let failure: Error | undefined
-    for (;;) {
-      let wake = () => {}
-      const arrived = new Promise<void>((resolve) => {
-        wake = resolve
-      })
-      const stop = listenTo(this.#arrivals, service, wake)
-      const timer = clock.after(Math.min(READY_POLL_MS, end - clock.now()), wake)
-      try {
-        failure = undefined
-        const count = await store.count(service, storeTimeout).catch((error: Error) => {
-          failure = error
-          return 0
-        })
-        if (count > 0) return
-        await arrived
-      } finally {
-        stop()
-        timer.cancel()
-      }
-      this.#assertOpen()
-      if (clock.now() >= end)
-        throw failure ?? new TimeoutError(`No process serves ${service}`, { key: service })
-    }
-  }
-
   #onMessage(message: Message): void {
     if (this.#calls.onMessage(message) || this.#serving.onMessage(message)) return
     this.#messages.onMessage(message)
@@ -289,7 +255,7 @@ export class Services extends ContextEmitter<ServicesEvents> implements AsyncDis
     const { service, process } = announcement
     emit('process', { service, process, up: kind === 'up' })
     if (kind === 'down') this.#calls.onDown(service, process)
-    else for (const arrived of [...(this.#arrivals.get(service) ?? [])]) arrived()
+    else this.#arrivals.onArrival(service)
     const info = parseInfo(announcement.info)
     if (info) this.emit(kind, info)
   }
@@ -299,7 +265,7 @@ export class Services extends ContextEmitter<ServicesEvents> implements AsyncDis
     this.#calls.recover()
     this.#serving.onUp()
     for (const listeners of [...this.#settingListeners.values()]) for (const changed of listeners) changed()
-    for (const listeners of [...this.#arrivals.values()]) for (const arrived of [...listeners]) arrived()
+    this.#arrivals.onUp()
   }
 
   /** While it closes, handlers that still run may use it. `ran`: of the error of a call. */

@@ -1,10 +1,11 @@
 import { OverloadedError } from '../errors.ts'
 import { decodeWith } from '../kernel/codec/codec.ts'
+import { encodeLimited } from '../kernel/codec/limit.ts'
 import { callHook } from '../kernel/hooks.ts'
+import { checkWellFormedName } from '../kernel/names.ts'
 import { checkFunction } from '../kernel/options.ts'
 import { AsyncContext } from '../kernel/time.ts'
-import { encodeLimited } from './encoding.ts'
-import { checkName, type ServicesContext } from './options.ts'
+import type { ServicesContext } from './options.ts'
 import { MAX_SETTINGS } from './store/store.ts'
 
 /** What settings need of their Services object. */
@@ -19,15 +20,19 @@ export interface SettingsDeps extends ServicesContext {
  * The settings of one service: small values by name, the same in all processes. On Redis they outlive the processes by a
  * week; in memory they live as long as the MemoryServices.
  */
-export class Settings {
+export abstract class ServiceSettings {
   readonly #service: string
   readonly #deps: SettingsDeps
 
-  constructor(service: string, deps: SettingsDeps) {
+  protected constructor(service: string, deps: SettingsDeps) {
     this.#service = service
     this.#deps = deps
   }
 
+  /**
+   * Returns a setting of the service; undefined if it is not set.
+   * @throws UnavailableError, OverloadedError, CodecError, ClosedError, TypeError.
+   */
   async get(name: string): Promise<unknown> {
     this.#check(name)
     const { store, storeTimeout, options } = this.#deps
@@ -35,6 +40,11 @@ export class Settings {
     return bytes === undefined ? undefined : decodeWith(options.codec, bytes, name)
   }
 
+  /**
+   * Sets a setting of the service, for all its processes and callers.
+   * @throws OverloadedError if the service has 1,000, or too many commands wait; TooLargeError above `maxMessage`;
+   * UnavailableError, CodecError, ClosedError, TypeError.
+   */
   async set(name: string, value: unknown): Promise<void> {
     this.#check(name)
     const { store, storeTimeout, options } = this.#deps
@@ -43,12 +53,17 @@ export class Settings {
       throw new OverloadedError(`The service has ${MAX_SETTINGS} settings`, { key: name })
   }
 
+  /** Removes a setting of the service. @throws UnavailableError, OverloadedError, ClosedError, TypeError. */
   async remove(name: string): Promise<void> {
     this.#check(name)
     const { store, storeTimeout } = this.#deps
     await store.writeSetting(this.#service, name, undefined, storeTimeout)
   }
 
+  /**
+   * Calls `heard` with the value of a setting when it has changed, until the returned function is called.
+   * @throws UnavailableError, OverloadedError, ClosedError, TypeError.
+   */
   async watch(name: string, heard: (value: unknown) => void): Promise<() => void> {
     this.#check(name)
     checkFunction('heard', heard)
@@ -80,6 +95,6 @@ export class Settings {
 
   #check(name: string): void {
     this.#deps.assertOpen()
-    checkName('name', name)
+    checkWellFormedName('name', name)
   }
 }

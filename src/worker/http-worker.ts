@@ -255,10 +255,7 @@ export class HttpWorker<Job = unknown, Result = unknown> implements AsyncDisposa
   async #giveBack(job: HandedJob): Promise<void> {
     const held = new HeldJob(job, this.#gateways, this.#options.lease)
     held.giveBack(this.#options.timeout)
-    const startedAt = this.#clock.now()
-    const end = await held.run(() => {})
-    this.#log.ended(held, end, this.#clock.now() - startedAt)
-    this.#counters[end.kind]++
+    await this.#runHeld(held, () => {})
   }
 
   async #run(job: HandedJob): Promise<void> {
@@ -266,12 +263,20 @@ export class HttpWorker<Job = unknown, Result = unknown> implements AsyncDisposa
     const held = new HeldJob(job, this.#gateways, this.#options.lease)
     this.#held.add(held)
     this.#log.begun(job)
-    const startedAt = this.#clock.now()
-    const end = await held.run((payload, context) => this.#context.run(() => work(payload as Job, context)))
+    const end = await this.#runHeld(held, (payload, context) =>
+      this.#context.run(() => work(payload as Job, context)),
+    )
     this.#held.delete(held)
+    if (end.kind === 'failed' && end.isDead) await this.#onDead(held, end)
+  }
+
+  /** Runs the work of a job, and logs and counts how it ended. */
+  async #runHeld(held: HeldJob, work: Parameters<HeldJob['run']>[0]): Promise<JobEnd> {
+    const startedAt = this.#clock.now()
+    const end = await held.run(work)
     this.#log.ended(held, end, this.#clock.now() - startedAt)
     this.#counters[end.kind]++
-    if (end.kind === 'failed' && end.isDead) await this.#onDead(held, end)
+    return end
   }
 
   async #onDead({ handed, context }: HeldJob, { reason }: JobEnd & { kind: 'failed' }): Promise<void> {

@@ -1,6 +1,7 @@
 import { constants } from 'node:os'
+import { MAX_HELD_LEASE } from '../kernel/keys.ts'
 import { checkLogger, checkLogLevel, type Logger, type LogLevel } from '../kernel/logging.ts'
-import { isName, MAX_NAME } from '../kernel/names.ts'
+import { DEFAULT_COMMAND, isPrintableName, MAX_NAME } from '../kernel/names.ts'
 import {
   type Check,
   type Complete,
@@ -79,12 +80,10 @@ export interface HttpWorkerOptions<Job = unknown, Result = unknown> {
 }
 
 const MAX_LIST = 1_000
-/** 30 days, as in a gateway. */
-const MAX_LEASE = 30 * 24 * 60 * 60_000
 
 /** Whether it is a name that can stand in a path: `.` and `..` would be steps of it. */
 function isPathName(value: unknown): value is string {
-  return isName(value) && value !== '.' && value !== '..'
+  return isPrintableName(value) && value !== '.' && value !== '..'
 }
 
 function isUrl(value: unknown): boolean {
@@ -133,9 +132,9 @@ const OPTIONS: OptionTable<HttpWorkerOptions, HttpWorkerDefaults> = {
   work: [checkFunction],
   fail: [checkFunction],
   idle: [checkFunction],
-  command: [checkName, 'job'],
+  command: [checkName, DEFAULT_COMMAND],
   concurrency: [integerUpTo(1_000), 1],
-  lease: [numberBetween(1_000, MAX_LEASE), 60_000],
+  lease: [numberBetween(1_000, MAX_HELD_LEASE), 60_000],
   wait: [numberBetween(0, 24 * 60 * 60_000), 20_000],
   interval: [numberBetween(100, 24 * 60 * 60_000), 1_000],
   timeout: [durationFrom(100), 10_000],

@@ -19,16 +19,21 @@ export interface TurnsOptions {
 const SHORTEST_WAIT = 100
 
 /**
- * A queue, as the worker sees it.
+ * What is known of the jobs of a queue.
  *
  * | state | a job | no job | no answer | by priority: a job of a later queue |
  * | --- | --- | --- | --- | --- |
- * | `ready`: it may have jobs. Not asked yet, or the last answer was a job | ready | empty | empty; ready, if it may be asked at once | ready |
- * | `empty` | ready | empty | empty | ready, unless it is being asked |
+ * | ready: it may have jobs. Not asked yet, or the last answer was a job | ready | empty | empty; ready, if it may be asked at once | ready |
+ * | empty | ready | empty | empty | ready, unless it is being asked |
+ *
+ * In each state it may rest besides, until a time, and have requests under way: an answer without a request throws.
  */
+type Supply = 'ready' | 'empty'
+
+/** A queue, as the worker sees it. */
 interface QueueState {
   readonly queue: string
-  isReady: boolean
+  supply: Supply
   /** Requests that are under way, and how many may be while it is ready. */
   asks: number
   mostAsks: number
@@ -54,7 +59,7 @@ export class Turns {
 
   constructor(options: TurnsOptions) {
     this.#options = options
-    const common = { isReady: true, asks: 0, mostAsks: 1 }
+    const common = { supply: 'ready' as const, asks: 0, mostAsks: 1 }
     const never = { askedAt: Number.NEGATIVE_INFINITY, restsUntil: Number.NEGATIVE_INFINITY }
     this.#states = options.queues.map((queue) => ({ queue, ...common, ...never }))
   }
@@ -76,8 +81,8 @@ export class Turns {
     return Math.min(...ends, Number.POSITIVE_INFINITY)
   }
 
-  #mayAsk({ isReady, asks, mostAsks, restsUntil }: QueueState, now: number): boolean {
-    return asks < (isReady ? mostAsks : 1) && restsUntil <= now
+  #mayAsk({ supply, asks, mostAsks, restsUntil }: QueueState, now: number): boolean {
+    return asks < (supply === 'ready' ? mostAsks : 1) && restsUntil <= now
   }
 
   #byTurns(now: number): QueueState | undefined {
@@ -93,7 +98,7 @@ export class Turns {
   }
 
   #byPriority(now: number): QueueState | undefined {
-    const first = this.#states.find(({ isReady }) => isReady)
+    const first = this.#states.find(({ supply }) => supply === 'ready')
     if (first) return this.#mayAsk(first, now) ? first : undefined
     // All are empty: the one that was asked longest ago.
     const asked = this.#states.filter((state) => this.#mayAsk(state, now))
@@ -106,9 +111,9 @@ export class Turns {
     // One request of a queue waits. The others only see whether it has more jobs.
     if (state.asks > 0) return 0
     if (count === 1) return wait
-    if (order === 'priority' && state.isReady) return 0
-    const withoutSlot = this.#states.filter((other) => other !== state && other.isReady && other.asks === 0)
-    if (withoutSlot.length > free - 1) return 0
+    if (order === 'priority' && state.supply === 'ready') return 0
+    const needsSlot = (other: QueueState) => other !== state && other.supply === 'ready' && other.asks === 0
+    if (this.#states.filter(needsSlot).length > free - 1) return 0
     const slots = this.#states.reduce((sum, { asks }) => sum + asks, free)
     if (order === 'turns' && slots >= 2 * count) return wait
     // The slots go over the queues in so many rows.
@@ -120,17 +125,17 @@ export class Turns {
   gotJob({ queue }: Ask): void {
     const at = this.#states.findIndex((state) => state.queue === queue)
     const state = this.#answered(queue)
-    state.isReady = true
+    state.supply = 'ready'
     state.mostAsks = Math.min(2 * state.mostAsks, this.#options.concurrency)
     if (this.#options.order === 'turns') return
     // Those with a request under way are being asked.
-    for (const before of this.#states.slice(0, at)) if (before.asks === 0) before.isReady = true
+    for (const before of this.#states.slice(0, at)) if (before.asks === 0) before.supply = 'ready'
   }
 
   /** There was no job. An answer that came before the end of the wait is not asked for again at once. */
   gotNone({ queue, wait }: Ask): void {
     const state = this.#answered(queue)
-    state.isReady = false
+    state.supply = 'empty'
     state.mostAsks = 1
     state.restsUntil = state.askedAt + Math.min(wait, this.#options.interval)
   }
@@ -140,11 +145,12 @@ export class Turns {
     const state = this.#answered(queue)
     state.restsUntil = restsUntil
     // It must not keep others waiting.
-    if (restsUntil > state.askedAt) state.isReady = false
+    if (restsUntil > state.askedAt) state.supply = 'empty'
   }
 
   #answered(queue: string): QueueState {
-    const state = this.#states.find((each) => each.queue === queue) as QueueState
+    const state = this.#states.find((each) => each.queue === queue)
+    if (!state || state.asks === 0) throw new Error(`An answer of a queue that was not asked: ${queue}`)
     state.asks--
     return state
   }

@@ -1,5 +1,6 @@
-import { AlreadyAttachedError, ClosedError, NotAttachedError, TooLargeError } from '../../errors.ts'
-import { decodeWith, encodeWith } from '../../kernel/codec/codec.ts'
+import { AlreadyAttachedError, ClosedError, NotAttachedError } from '../../errors.ts'
+import { decodeWith } from '../../kernel/codec/codec.ts'
+import { encodeLimited } from '../../kernel/codec/limit.ts'
 import { assertTransition, type Transitions } from '../../kernel/collections.ts'
 import { ContextEmitter } from '../../kernel/hooks.ts'
 import { emit } from '../../kernel/telemetry.ts'
@@ -8,8 +9,8 @@ import { checkName } from '../names.ts'
 import { checkMessageId } from '../queue/options.ts'
 import type { Incoming } from '../store/store.ts'
 import { type ChannelOptions, type ResolvedChannelOptions, resolveChannelOptions } from './options.ts'
+import { RoleHolder } from './role-holder.ts'
 import { RoleSenders } from './role-senders.ts'
-import { Session } from './session.ts'
 
 /** Events of a Channel. */
 export interface ChannelEvents<In> {
@@ -69,7 +70,7 @@ export class Channel<In = unknown, Out = unknown> extends ContextEmitter<Channel
   readonly #remote: string
   readonly #context: BusContext
   #state: State = 'disconnected'
-  #session: Session | undefined
+  #holder: RoleHolder | undefined
   /** Whether the peer has ended the channel, or this process has, since it was connected last. */
   #isEnded = false
   readonly #senders: RoleSenders
@@ -110,39 +111,39 @@ export class Channel<In = unknown, Out = unknown> extends ContextEmitter<Channel
 
   async #connect(local: string, remote: string, options: ResolvedChannelOptions): Promise<void> {
     this.#context.assertOpen()
-    if (this.#session) throw new AlreadyAttachedError('The channel is connected', { key: this.name })
+    if (this.#holder) throw new AlreadyAttachedError('The channel is connected', { key: this.name })
     this.#moveTo('connecting')
     this.#isEnded = false
     const queues = [queueOf(this.name, local), queueOf(this.name, remote)] as const
-    const session: Session = new Session(...queues, this.#context, options, {
-      onRole: (has) => this.#onRole(session, has),
+    const holder: RoleHolder = new RoleHolder(...queues, this.#context, options, {
+      onRole: (has) => this.#onRole(holder, has),
       onRemoteConnect: () => this.emit('remote:connect'),
       onRemoteDisconnect: () => this.emit('remote:disconnect'),
-      onMessage: (message) => this.#onMessage(session, message),
-      onLost: () => void this.#leave(session, () => session.close()),
+      onMessage: (message) => this.#onMessage(holder, message),
+      onLost: () => void this.#leave(holder, () => holder.close()),
     })
-    this.#session = session
+    this.#holder = holder
     this.#stopListening = this.#context.onDisconnect(() => this.disconnect())
     try {
-      await session.open()
+      await holder.open()
     } catch (error) {
-      await this.#leave(session, () => session.close())
+      await this.#leave(holder, () => holder.close())
       throw error
     }
   }
 
-  #onRole(session: Session, has: boolean): void {
-    if (this.#session !== session || this.#state === 'disconnecting') return
+  #onRole(holder: RoleHolder, has: boolean): void {
+    if (this.#holder !== holder || this.#state === 'disconnecting') return
     if (has === (this.#state === 'connected')) return
     this.#moveTo(has ? 'connected' : 'connecting')
     this.emit(has ? 'connect' : 'disconnect')
   }
 
-  #onMessage(session: Session, { kind, id, bytes, redelivered }: Incoming): void {
+  #onMessage(holder: RoleHolder, { kind, id, bytes, redelivered }: Incoming): void {
     if (kind === 'end') {
       this.#isEnded = true
       // Before a listener can disconnect: the queue would stay, with this message.
-      void this.#leave(session, () => session.remove())
+      void this.#leave(holder, () => holder.remove())
       this.emit('end')
       return
     }
@@ -152,7 +153,7 @@ export class Channel<In = unknown, Out = unknown> extends ContextEmitter<Channel
     } catch {
       // Another codec wrote it. It would come again for ever.
       emit('undecodable', { key: this.name, fence: id })
-      session.drop(id)
+      holder.drop(id)
       return
     }
     this.emit('message', value, id, { redelivered })
@@ -166,9 +167,9 @@ export class Channel<In = unknown, Out = unknown> extends ContextEmitter<Channel
   async send(message: Out): Promise<number> {
     this.#context.assertOpen()
     if (this.#isEnded) throw new ClosedError('The channel was ended', { key: this.name })
-    if (this.#state !== 'connected' || !this.#session)
+    if (this.#state !== 'connected' || !this.#holder)
       throw new NotAttachedError('The channel is not connected', { key: this.name })
-    return this.#session.send(this.#encode(message))
+    return this.#holder.send(this.#encode(message))
   }
 
   /** Sends a message to a role without taking one. Resolves with its id. @throws As {@link send}, but NotAttachedError. */
@@ -180,12 +181,7 @@ export class Channel<In = unknown, Out = unknown> extends ContextEmitter<Channel
   }
 
   #encode(value: unknown): Buffer {
-    const { codec, maxMessage } = this.#context
-    const bytes = encodeWith(codec, value)
-    if (bytes.length <= maxMessage) return bytes
-    throw new TooLargeError(`The message has ${bytes.length} bytes, more than ${maxMessage}`, {
-      key: this.name,
-    })
+    return encodeLimited(this.#context, value, 'The message has', { key: this.name })
   }
 
   /**
@@ -194,13 +190,13 @@ export class Channel<In = unknown, Out = unknown> extends ContextEmitter<Channel
    */
   async ack(id: number): Promise<void> {
     checkMessageId('id', id)
-    await this.#session?.ack(id)
+    await this.#holder?.ack(id)
   }
 
   /** Leaves the role: the peer is told, and another process can take the role, and gets the messages that wait. Never rejects. */
   async disconnect(): Promise<void> {
-    const session = this.#session
-    if (session) await this.#leave(session, () => session.close())
+    const holder = this.#holder
+    if (holder) await this.#leave(holder, () => holder.close())
   }
 
   /** The same as {@link disconnect}. */
@@ -213,22 +209,22 @@ export class Channel<In = unknown, Out = unknown> extends ContextEmitter<Channel
    * @throws NotAttachedError; UnavailableError: the peer may not learn of it.
    */
   async end(): Promise<void> {
-    const session = this.#session
-    if (!session || this.#state !== 'connected')
+    const holder = this.#holder
+    if (!holder || this.#state !== 'connected')
       throw new NotAttachedError('The channel is not connected', { key: this.name })
     this.#isEnded = true
-    await this.#leave(session, () => session.end())
+    await this.#leave(holder, () => holder.end())
   }
 
-  async #leave(session: Session, close: () => Promise<void>): Promise<void> {
-    if (this.#session !== session || this.#state === 'disconnecting') return
+  async #leave(holder: RoleHolder, close: () => Promise<void>): Promise<void> {
+    if (this.#holder !== holder || this.#state === 'disconnecting') return
     const hadRole = this.#state === 'connected'
     this.#moveTo('disconnecting')
     this.#stopListening()
     try {
       await close()
     } finally {
-      this.#session = undefined
+      this.#holder = undefined
       this.#moveTo('disconnected')
       if (hadRole) this.emit('disconnect')
     }

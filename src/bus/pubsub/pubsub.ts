@@ -1,5 +1,6 @@
-import { AlreadyAttachedError, TooLargeError } from '../../errors.ts'
-import { decodeWith, encodeWith } from '../../kernel/codec/codec.ts'
+import { AlreadyAttachedError } from '../../errors.ts'
+import { decodeWith } from '../../kernel/codec/codec.ts'
+import { encodeLimited } from '../../kernel/codec/limit.ts'
 import { ContextEmitter } from '../../kernel/hooks.ts'
 import { expectedError } from '../../kernel/options.ts'
 import { emit } from '../../kernel/telemetry.ts'
@@ -133,12 +134,7 @@ export class Pubsub<M = unknown> extends ContextEmitter<PubsubEvents<M>> {
    */
   async publish(message: M): Promise<void> {
     this.#context.assertOpen()
-    const bytes = encodeWith(this.#context.codec, message)
-    const { maxMessage } = this.#context
-    if (bytes.length > maxMessage)
-      throw new TooLargeError(`The message has ${bytes.length} bytes, more than ${maxMessage}`, {
-        key: this.name,
-      })
+    const bytes = encodeLimited(this.#context, message, 'The message has', { key: this.name })
     await this.#publisher.publish(bytes)
   }
 

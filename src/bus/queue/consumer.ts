@@ -1,48 +1,13 @@
-import { ClosedError, LeaseLostError } from '../../errors.ts'
+import { ClosedError } from '../../errors.ts'
 import { lossMargin, RENEW_AFTER } from '../../kernel/time.ts'
 import type { BusContext } from '../context.ts'
 import type { Detached, Lost, Taken } from '../store/store.ts'
 import type { Attachment } from './attachment.ts'
+import type { LostMessages } from './lost-messages.ts'
 import type { MessageSource } from './message-source.ts'
-
-/** Ids of lost messages that are remembered at most. */
-const MAX_LOST = 10_000
 
 /** Pause after which an instance that did not answer is told again, ms. */
 const RETRY_MS = 100
-
-/**
- * Ids of messages that were handed over by a queue object, and lost before they were acknowledged: acknowledging them fails,
- * also after their consumer has ended.
- */
-export class LostMessages {
-  readonly #queue: string
-  readonly #ids = new Set<number>()
-
-  constructor(queue: string) {
-    this.#queue = queue
-  }
-
-  has(id: number): boolean {
-    return this.#ids.has(id)
-  }
-
-  /** Forgets the oldest if there are too many. */
-  add(id: number): void {
-    this.#ids.add(id)
-    const [oldest] = this.#ids
-    if (oldest !== undefined && this.#ids.size > MAX_LOST) this.#ids.delete(oldest)
-  }
-
-  /** It was delivered again. */
-  delete(id: number): void {
-    this.#ids.delete(id)
-  }
-
-  error(): Error {
-    return new LeaseLostError('The consumer has lost the message', { key: this.#queue })
-  }
-}
 
 /** A call of `ack` that waits for its effect. */
 interface Acknowledgement {

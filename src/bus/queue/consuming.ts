@@ -1,9 +1,11 @@
 import { AlreadyAttachedError } from '../../errors.ts'
 import type { BusContext } from '../context.ts'
 import type { Attachment } from './attachment.ts'
-import { Consumer, type ConsumerTerms, LostMessages } from './consumer.ts'
-import { Consumption, type Receiver } from './consumption.ts'
+import { Consumer, type ConsumerTerms } from './consumer.ts'
+import { Consumption } from './consumption.ts'
 import { LogReader } from './log-reader.ts'
+import { LostMessages } from './lost-messages.ts'
+import type { Receiver } from './receivers.ts'
 
 /** What is consumed, and how. */
 export interface ConsumingTerms extends ConsumerTerms {

@@ -6,21 +6,7 @@ import type { BusContext } from '../context.ts'
 import type { Incoming } from '../store/store.ts'
 import type { Attachment } from './attachment.ts'
 import type { MessageSource } from './message-source.ts'
-
-/** Receives the messages of a consumption. */
-export interface Receiver {
-  /** Whether messages may be fetched. If not, it calls `resume` of the consumption later. */
-  wantsFetch(): boolean
-  /** Whether a message may be handed over. If not, it calls `resume` later. */
-  wantsMessage(): boolean
-  /** A fetch begins. */
-  onFetch(): void
-  receive(message: Incoming, fence: number): void
-  /** Messages arrive from now on. */
-  onStarted(): void
-  /** An exclusive consumer has become the one that receives, or is it no more: 0. */
-  onFence?(fence: number): void
-}
+import type { Receiver } from './receivers.ts'
 
 type State = 'starting' | 'fetching' | 'waiting' | 'stopping' | 'stopped'
 
@@ -159,7 +145,7 @@ export class Consumption {
     const detached = await this.#source.join()
     if (detached) return this.#onDetached()
     this.#isJoined = true
-    if (this.#isRunning) this.#receiver.onStarted()
+    if (this.#isRunning) this.#receiver.onStarted?.()
   }
 
   async #step(): Promise<void> {
@@ -171,7 +157,7 @@ export class Consumption {
     if (want <= 0 && !hasNews) return this.#wait(POLL_MS)
     this.#moveTo('fetching')
     this.#isAwake = false
-    if (want > 0) this.#receiver.onFetch()
+    if (want > 0) this.#receiver.onFetch?.()
     const reply = await this.#source.fetch(Math.max(0, want))
     if (reply.kind === 'detached') return this.#onDetached()
     if (reply.kind === 'lost') return this.#forget()

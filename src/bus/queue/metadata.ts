@@ -1,6 +1,7 @@
-import { OverloadedError, TooLargeError } from '../../errors.ts'
-import { decodeWith, encodeWith } from '../../kernel/codec/codec.ts'
-import { expectedError } from '../../kernel/options.ts'
+import { OverloadedError } from '../../errors.ts'
+import { decodeWith } from '../../kernel/codec/codec.ts'
+import { encodeLimited } from '../../kernel/codec/limit.ts'
+import { checkWellFormedName } from '../../kernel/names.ts'
 import type { BusContext, Member } from '../context.ts'
 import { MAX_METADATA } from '../store/store.ts'
 
@@ -28,7 +29,7 @@ export class Metadata {
 
   /** The values with these names; all without `names`. */
   async read(names: readonly string[] | undefined): Promise<Record<string, unknown>> {
-    for (const name of names ?? []) checkMetadataName(name)
+    for (const name of names ?? []) checkWellFormedName('key', name)
     const { within, codec } = this.#context
     const member = await this.#find()
     const entries = await member?.instance.queues.readMetadata(this.#queue, names, within)
@@ -38,14 +39,11 @@ export class Metadata {
 
   /** Resolves with whether there is a queue to write to. @throws OverloadedError if it would have too many; TooLargeError. */
   async write(values: Readonly<Record<string, unknown>>): Promise<boolean> {
-    const { within, codec, maxMessage } = this.#context
+    const { within } = this.#context
     const entries = new Map<string, Buffer>()
     for (const [name, value] of Object.entries(values)) {
-      checkMetadataName(name)
-      const bytes = encodeWith(codec, value)
-      if (bytes.length > maxMessage)
-        throw new TooLargeError(`The value has ${bytes.length} bytes, more than ${maxMessage}`, { key: name })
-      entries.set(name, bytes)
+      checkWellFormedName('key', name)
+      entries.set(name, encodeLimited(this.#context, value, 'The value has', { key: name }))
     }
     const member = await this.#find()
     const reply = await member?.instance.queues.writeMetadata(this.#queue, entries, within)
@@ -53,9 +51,4 @@ export class Metadata {
       throw new OverloadedError(`A queue has up to ${MAX_METADATA} values`, { key: this.#queue })
     return reply === 'written'
   }
-}
-
-function checkMetadataName(name: unknown): void {
-  if (typeof name === 'string' && name !== '' && name.length <= 256 && name.isWellFormed()) return
-  throw expectedError('key', 'well-formed text of 1 to 256 characters', name)
 }

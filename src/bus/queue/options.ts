@@ -1,3 +1,4 @@
+import { checkWellFormedName } from '../../kernel/names.ts'
 import {
   type Check,
   type Complete,
@@ -7,7 +8,6 @@ import {
   checkOptions,
   countFrom,
   defaultsOf,
-  expectedError,
   integerUpTo,
   numberBetween,
   type OptionTable,
@@ -54,13 +54,8 @@ export interface PushOptions {
 }
 
 const PUSH_OPTIONS: OptionTable<PushOptions> = {
-  key: [checkKeyOption],
+  key: [checkWellFormedName],
   wait: [checkDuration],
-}
-
-function checkKeyOption(name: string, value: unknown): void {
-  if (typeof value === 'string' && value !== '' && value.length <= 256 && value.isWellFormed()) return
-  throw expectedError(name, 'well-formed text of 1 to 256 characters', value)
 }
 
 /** @throws TypeError */

@@ -1,15 +1,14 @@
 import pDefer from 'p-defer'
-import { AlreadyAttachedError, ClosedError, NotAttachedError, TooLargeError } from '../../errors.ts'
-import { decodeWith, encodeWith } from '../../kernel/codec/codec.ts'
+import { AlreadyAttachedError, ClosedError, NotAttachedError } from '../../errors.ts'
+import { decodeWith } from '../../kernel/codec/codec.ts'
+import { encodeLimited } from '../../kernel/codec/limit.ts'
 import { ContextEmitter } from '../../kernel/hooks.ts'
 import { emit } from '../../kernel/telemetry.ts'
 import type { BusContext, Member } from '../context.ts'
 import type { Incoming, QueueInfo } from '../store/store.ts'
 import { Attachment, type AttachTerms } from './attachment.ts'
 import { Consuming } from './consuming.ts'
-import { EventReceiver } from './event-receiver.ts'
 import type { QueueEvents, QueueMessage } from './events.ts'
-import { MessageIterator } from './message-iterator.ts'
 import { Metadata } from './metadata.ts'
 import {
   type AttachOptions,
@@ -21,6 +20,8 @@ import {
   resolveConsumeOptions,
 } from './options.ts'
 import { Pusher } from './pusher.ts'
+import { QueueIterator } from './queue-iterator.ts'
+import { EventReceiver, IterationReceiver } from './receivers.ts'
 
 /**
  * A queue of messages, the same in all processes that use its name. It is made when the first process attaches to it, and
@@ -174,18 +175,9 @@ export class Queue<M = unknown> extends ContextEmitter<QueueEvents<M>> {
   async push(message: M, options: PushOptions = {}): Promise<number> {
     checkPushOptions(options)
     this.#context.assertOpen()
-    const bytes = this.#encode(message)
+    const bytes = encodeLimited(this.#context, message, 'The message has', { key: this.name })
     this.#listen()
     return this.#pusher.push({ key: options.key ?? '', kind: 'user', bytes }, options.wait ?? 0)
-  }
-
-  #encode(value: unknown): Buffer {
-    const { codec, maxMessage } = this.#context
-    const bytes = encodeWith(codec, value)
-    if (bytes.length <= maxMessage) return bytes
-    throw new TooLargeError(`The message has ${bytes.length} bytes, more than ${maxMessage}`, {
-      key: this.name,
-    })
   }
 
   /**
@@ -216,15 +208,15 @@ export class Queue<M = unknown> extends ContextEmitter<QueueEvents<M>> {
   messages(options: ConsumeOptions = {}): AsyncIterableIterator<QueueMessage<M>> {
     const resolved = resolveConsumeOptions(options, true)
     this.#context.assertOpen()
-    const iterator: MessageIterator<QueueMessage<M>> = new MessageIterator<QueueMessage<M>>({
-      decode: (message, fence) => this.#decode(message, fence),
-      resume: () => this.#consuming.resume(),
+    const iterator = new QueueIterator<QueueMessage<M>>({
+      onWanted: () => this.#consuming.resume(),
       stop: async () => {
         // Another consumption may have begun.
-        if (this.#consuming.isFor(iterator)) await this.stop()
+        if (this.#consuming.isFor(receiver)) await this.stop()
       },
     })
-    this.#consuming.begin(resolved, iterator, (error) => iterator.end(error))
+    const receiver = new IterationReceiver(iterator, (...message) => this.#decode(...message))
+    this.#consuming.begin(resolved, receiver, (error) => iterator.end(error))
     this.#listen()
     return iterator
   }

@@ -1,4 +1,5 @@
 import { ClosedError, OverloadedError, UnavailableError } from '../../errors.ts'
+import { assertTransition, type Transitions } from '../../kernel/collections.ts'
 import { errorOf, isRefusal } from './failures.ts'
 import { type CallId, type GatewayMessage, type Push, readGatewayMessage } from './gateway-message.ts'
 import { after, type Timer } from './timers.ts'
@@ -102,6 +103,15 @@ class Call {
  */
 type State = 'idle' | 'connecting' | 'online' | 'pausing' | 'refused' | 'closed'
 
+const TRANSITIONS: Transitions<State> = {
+  idle: ['connecting', 'closed'],
+  connecting: ['online', 'refused', 'pausing', 'closed'],
+  online: ['pausing', 'closed'],
+  pausing: ['connecting', 'closed'],
+  refused: ['closed'],
+  closed: [],
+}
+
 export class Link {
   readonly #options: LinkOptions
   readonly #listener: LinkListener
@@ -118,6 +128,11 @@ export class Link {
   constructor(options: LinkOptions, listener: LinkListener) {
     this.#options = options
     this.#listener = listener
+  }
+
+  #moveTo(state: State): void {
+    assertTransition('link to a gateway', TRANSITIONS, this.#state, state)
+    this.#state = state
   }
 
   get isOnline(): boolean {
@@ -183,7 +198,7 @@ export class Link {
   }
 
   #connect(): void {
-    this.#state = 'connecting'
+    this.#moveTo('connecting')
     const socket = new this.#options.WebSocket(this.#options.url)
     this.#socket = socket
     this.#after(ANSWER_WITHIN, () => this.#onEnded(socket))
@@ -236,7 +251,7 @@ export class Link {
   }
 
   #onOnline(): void {
-    this.#state = 'online'
+    this.#moveTo('online')
     const waiting = [...this.#calls.values()]
     for (const subscription of [...this.#subscriptions.values()]) subscription.restore()
     for (const call of waiting) if (!call.isSent) this.#send(call)
@@ -253,7 +268,7 @@ export class Link {
   }
 
   #refuse(): void {
-    this.#state = 'refused'
+    this.#moveTo('refused')
     this.#drop()
     for (const id of [...this.#calls.keys()]) this.#reject(id, refusedError())
   }
@@ -263,7 +278,7 @@ export class Link {
     if (socket !== this.#socket || this.#state === 'closed' || this.#state === 'refused') return
     const wasOnline = this.isOnline
     this.#drop()
-    this.#state = 'pausing'
+    this.#moveTo('pausing')
     for (const [id, call] of [...this.#calls])
       if (call.isSent) this.#reject(id, unavailable('The connection to the gateway has ended', call))
     this.#after(this.#pause * (0.5 + Math.random() / 2), () => this.#connect())
@@ -295,7 +310,7 @@ export class Link {
   close(): void {
     if (this.#state === 'closed') return
     const wasOnline = this.isOnline
-    this.#state = 'closed'
+    this.#moveTo('closed')
     this.#drop()
     for (const id of [...this.#calls.keys()]) this.#reject(id, new ClosedError('The bus was disconnected'))
     const subscriptions = [...this.#subscriptions.values()]

@@ -1,25 +1,47 @@
 import { AlreadyAttachedError, ClosedError, NotAttachedError } from '../../errors.ts'
+import { assertTransition, type Transitions } from '../../kernel/collections.ts'
 import type { ChannelEvents } from '../channel/channel.ts'
 import { type ChannelOptions, resolveChannelOptions } from '../channel/options.ts'
 import { checkMessageId } from '../queue/options.ts'
 import { Emitter } from './emitter.ts'
 import { isCount, type Push } from './gateway-message.ts'
-import type { Link, LinkSubscription } from './link.ts'
-import { after, Later, reportUncaught } from './timers.ts'
-import { checkRemoteName, finite, jsonOf, ms, RETRY_MS } from './wire.ts'
+import type { Link } from './link.ts'
+import { RemoteSubscription } from './subscription.ts'
+import { RemoteThrottle, tellUntilAnswered } from './throttle.ts'
+import { checkRemoteName, finite, jsonOf, ms } from './wire.ts'
 
-/** One stay in a role, and how it was taken. */
-interface Stay {
+/** A role that this process takes: which, and how. */
+interface Role {
   readonly local: string
   readonly remote: string
   readonly options: ChannelOptions
-  /** Each stay has its own id: what still comes of an earlier one is not of this one. */
-  readonly subscription: LinkSubscription
-  readonly restoring: Later
-  /** Whether its `connect` has been answered. */
-  isEstablished: boolean
-  /** Of the throttle: the present question of the gateway. */
-  question: object | undefined
+  readonly subscription: RemoteSubscription
+  readonly throttle: RemoteThrottle
+}
+
+/**
+ * disconnected  takes no role
+ * connecting    `connect` is not answered
+ * bound         has its role
+ * waiting       has lost it: the gateway takes it again, or another socket does
+ *
+ * | event                                                    | disconnected | connecting   | bound        | waiting      |
+ * | -------------------------------------------------------- | ------------ | ------------ | ------------ | ------------ |
+ * | `connect`, `listen`                                      | connecting   |              |              |              |
+ * | the gateway has the role                                 |              | bound        |              | bound        |
+ * | it has lost it, or the socket has ended                  |              |              | waiting      |              |
+ * | `connect` is answered                                    |              | waiting      |              |              |
+ * | it is refused; `disconnect`, `end`, the bus disconnected |              | disconnected | disconnected | disconnected |
+ */
+type State =
+  | { readonly kind: 'disconnected'; readonly role?: undefined }
+  | { readonly kind: 'connecting' | 'bound' | 'waiting'; readonly role: Role }
+
+const TRANSITIONS: Transitions<State['kind']> = {
+  disconnected: ['connecting'],
+  connecting: ['bound', 'waiting', 'disconnected'],
+  bound: ['waiting', 'disconnected'],
+  waiting: ['bound', 'disconnected'],
 }
 
 /**
@@ -31,9 +53,7 @@ export class RemoteChannel<In = unknown, Out = unknown> extends Emitter<ChannelE
   readonly #local: string
   readonly #remote: string
   readonly #link: Link
-  /** Undefined: it is not connected, and does not connect. */
-  #stay: Stay | undefined
-  #hasRole = false
+  #state: State = { kind: 'disconnected' }
 
   /** @internal */
   constructor(name: string, local: string, remote: string, link: Link) {
@@ -62,33 +82,42 @@ export class RemoteChannel<In = unknown, Out = unknown> extends Emitter<ChannelE
     return this.connect(options)
   }
 
-  async #connect(local: string, remote: string, options: ChannelOptions): Promise<void> {
-    resolveChannelOptions(options)
-    if (this.#stay) throw new AlreadyAttachedError('The channel is connected', { key: this.name })
-    const stay: Stay = {
-      ...{ local, remote, options, isEstablished: false, question: undefined },
-      restoring: new Later(),
-      subscription: {
-        sub: this.#link.newSub(),
-        restore: () => this.#restore(stay),
-        onPush: (push) => this.#onPush(stay, push),
-        onLost: () => this.#onLost(stay),
-        onClosed: () => this.#forget(stay),
-      },
-    }
-    this.#stay = stay
-    this.#link.add(stay.subscription)
-    try {
-      await this.#send(stay)
-    } catch (error) {
-      this.#forget(stay)
-      throw error
-    }
-    if (this.#stay !== stay) throw new ClosedError(DISCONNECTED, { key: this.name })
-    stay.isEstablished = true
+  #moveTo(state: State): void {
+    assertTransition('remote channel', TRANSITIONS, this.#state.kind, state.kind)
+    this.#state = state
   }
 
-  #send({ local, remote, options, subscription: { sub } }: Stay): Promise<unknown> {
+  async #connect(local: string, remote: string, options: ChannelOptions): Promise<void> {
+    resolveChannelOptions(options)
+    if (this.#state.kind !== 'disconnected')
+      throw new AlreadyAttachedError('The channel is connected', { key: this.name })
+    const subscription = new RemoteSubscription(this.name, this.#link, {
+      isEstablished: () => this.#state.kind === 'waiting',
+      send: () => this.#send(role),
+      onPush: (push) => this.#onPush(role, push),
+      onLost: () => this.#onLost(role),
+      onClosed: () => this.#forget(role),
+    })
+    const throttle = new RemoteThrottle(options.throttle, () => this.#sendReady(role))
+    const role: Role = { local, remote, options, subscription, throttle }
+    this.#moveTo({ kind: 'connecting', role })
+    this.#link.add(subscription)
+    try {
+      await this.#send(role)
+    } catch (error) {
+      this.#forget(role)
+      throw error
+    }
+    this.#onAnswered(role)
+  }
+
+  /** @throws ClosedError if it was disconnected meanwhile. */
+  #onAnswered(role: Role): void {
+    if (this.#state.role !== role) throw new ClosedError(DISCONNECTED, { key: this.name })
+    if (this.#state.kind === 'connecting') this.#moveTo({ kind: 'waiting', role })
+  }
+
+  #send({ local, remote, options, subscription: { sub } }: Role): Promise<unknown> {
     const { ttl, lease, maxsize, throttle, ...rest } = options
     const sent = { ...rest, ttl: ms(ttl), lease: ms(lease), maxsize: finite(maxsize) }
     const pace = throttle && 'throttle'
@@ -96,75 +125,55 @@ export class RemoteChannel<In = unknown, Out = unknown> extends Emitter<ChannelE
     return this.#link.call('connect', this.name, members, { sub, mayWait: true })
   }
 
-  #restore(stay: Stay): void {
-    if (!stay.isEstablished || this.#stay !== stay) return
-    stay.restoring.cancel()
-    this.#send(stay).catch(() =>
-      // The store does not answer the gateway. Another socket restores it anyway.
-      stay.restoring.after(RETRY_MS, () => this.#link.isOnline && !this.#hasRole && this.#restore(stay)),
-    )
-  }
-
-  #onPush(stay: Stay, push: Push): void {
+  #onPush(role: Role, push: Push): void {
     if (push.kind === 'message') {
       const { id, redelivered } = push.info
       this.emit('message', push.message as In, id, { redelivered })
-    } else if (push.kind === 'event') this.#onEvent(stay, push.event)
+    } else if (push.kind === 'event') this.#onEvent(role, push.event)
   }
 
-  #onEvent(stay: Stay, event: string): void {
-    if (event === 'connect') this.#setRole(true)
-    else if (event === 'disconnect') this.#setRole(false)
+  #onEvent(role: Role, event: string): void {
+    if (event === 'connect') this.#onRole(role, true)
+    else if (event === 'disconnect') this.#onRole(role, false)
     else if (event === 'remote:connect' || event === 'remote:disconnect') this.emit(event)
-    else if (event === 'throttle') this.#onThrottle(stay)
+    else if (event === 'throttle') role.throttle.ask()
     else if (event === 'end') {
       this.emit('end')
-      const { sub } = stay.subscription
-      this.#forget(stay)
-      if (this.#link.isOnline) this.#link.call('end', this.name, { sub }).catch(() => {})
+      this.#leave(role)
     }
   }
 
-  /** The gateway asks whether it may fetch. */
-  #onThrottle(stay: Stay): void {
-    const question = {}
-    stay.question = question
-    try {
-      stay.options.throttle?.(() => this.#sendReady(stay, question))
-    } catch (error) {
-      reportUncaught(error)
-    }
+  /** The gateway may fetch. */
+  #sendReady({ subscription: { sub }, throttle }: Role): void {
+    const isWanted = () => throttle.isReady && this.#link.isOnline
+    tellUntilAnswered(isWanted, () => this.#link.call('ready-channel', this.name, { sub }))
   }
 
-  /** Sent again until the gateway has answered: it is idempotent. */
-  #sendReady(stay: Stay, question: object): void {
-    if (stay.question !== question || this.#stay !== stay || !this.#link.isOnline) return
-    this.#link
-      .call('ready-channel', this.name, { sub: stay.subscription.sub })
-      .then(() => {
-        if (stay.question === question) stay.question = undefined
-      })
-      .catch(() => after(RETRY_MS, () => this.#sendReady(stay, question)))
+  #onLost(role: Role): void {
+    role.throttle.forget()
+    this.#onRole(role, false)
   }
 
-  /** The socket has ended: a later one asks anew. */
-  #onLost(stay: Stay): void {
-    stay.question = undefined
-    this.#setRole(false)
-  }
-
-  #setRole(has: boolean): void {
-    if (has === this.#hasRole) return
-    this.#hasRole = has
+  /** The gateway has the role for this process, or has it no more. */
+  #onRole(role: Role, has: boolean): void {
+    if (has === this.isAttached()) return
+    this.#moveTo({ kind: has ? 'bound' : 'waiting', role })
     this.emit(has ? 'connect' : 'disconnect')
   }
 
-  #forget(stay: Stay): void {
-    stay.restoring.cancel()
-    this.#link.delete(stay.subscription.sub)
-    if (this.#stay !== stay) return
-    this.#stay = undefined
-    this.#setRole(false)
+  /** It is not connected any more. The gateway may be. */
+  #leave(role: Role): void {
+    this.#forget(role)
+    void role.subscription.end()
+  }
+
+  #forget(role: Role): void {
+    role.subscription.forget()
+    role.throttle.forget()
+    if (this.#state.role !== role) return
+    const wasBound = this.isAttached()
+    this.#moveTo({ kind: 'disconnected' })
+    if (wasBound) this.emit('disconnect')
   }
 
   /**
@@ -177,8 +186,8 @@ export class RemoteChannel<In = unknown, Out = unknown> extends Emitter<ChannelE
   }
 
   /** @throws NotAttachedError */
-  #connected(): Stay {
-    if (this.#stay) return this.#stay
+  #connected(): Role {
+    if (this.#state.role) return this.#state.role
     throw new NotAttachedError('The channel is not connected', { key: this.name })
   }
 
@@ -192,18 +201,22 @@ export class RemoteChannel<In = unknown, Out = unknown> extends Emitter<ChannelE
   /** Acknowledges the messages up to this id. @throws LeaseLostError, UnavailableError, TypeError. */
   async ack(id: number): Promise<void> {
     checkMessageId('id', id)
-    if (!this.#stay) return
-    await this.#link.call('ack-channel', this.name, { sub: this.#stay.subscription.sub, upTo: id })
+    const { role } = this.#state
+    if (!role) return
+    await this.#link.call('ack-channel', this.name, { sub: role.subscription.sub, upTo: id })
   }
 
   /** Leaves the role; a `connect` that waits for it rejects. Never rejects. */
   async disconnect(): Promise<void> {
-    const stay = this.#stay
-    if (!stay) return
-    const { sub } = stay.subscription
-    const isWithdrawn = this.#link.withdraw(sub, new ClosedError(DISCONNECTED, { key: this.name }))
-    if (!isWithdrawn && this.#link.isOnline) await this.#link.call('end', this.name, { sub }).catch(() => {})
-    this.#forget(stay)
+    const { role } = this.#state
+    if (!role) return
+    const { subscription } = role
+    const isWithdrawn = this.#link.withdraw(
+      subscription.sub,
+      new ClosedError(DISCONNECTED, { key: this.name }),
+    )
+    if (!isWithdrawn) await subscription.end()
+    this.#forget(role)
   }
 
   /** The same as {@link disconnect}. */
@@ -213,16 +226,14 @@ export class RemoteChannel<In = unknown, Out = unknown> extends Emitter<ChannelE
 
   /** Ends the channel: the peer gets `end`. @throws NotAttachedError, UnavailableError. */
   async end(): Promise<void> {
-    const stay = this.#connected()
-    const { sub } = stay.subscription
-    await this.#link.call('end-channel', this.name, { sub })
-    this.#forget(stay)
-    if (this.#link.isOnline) this.#link.call('end', this.name, { sub }).catch(() => {})
+    const role = this.#connected()
+    await this.#link.call('end-channel', this.name, { sub: role.subscription.sub })
+    this.#leave(role)
   }
 
   /** Whether this process has its role. */
   isAttached(): boolean {
-    return this.#hasRole
+    return this.#state.kind === 'bound'
   }
 
   /** The same as {@link isAttached}. */

@@ -1,7 +1,8 @@
 import { MIN_OBJECT_TTL } from '../limits.ts'
 import { addMethods, checkNoMethods, type Persisted } from '../persisted/persisted-methods.ts'
 import { isObjectOrNull } from './gateway-message.ts'
-import type { Link, LinkSubscription } from './link.ts'
+import type { Link } from './link.ts'
+import { RemoteSubscription } from './subscription.ts'
 import { checkRemoteName, ms } from './wire.ts'
 
 /**
@@ -25,7 +26,7 @@ class RemoteObject {
   readonly #object: Record<string, unknown>
   readonly #properties: readonly string[]
   readonly #link: Link
-  readonly #subscription: LinkSubscription
+  readonly #subscription: RemoteSubscription
   #isOpen = false
   #ttl: number | undefined
   /** Calls of one object are done one after the other. */
@@ -36,12 +37,13 @@ class RemoteObject {
     this.#object = object
     this.#properties = properties
     this.#link = link
-    this.#subscription = {
-      sub: link.newSub(),
-      restore: () => this.#restore(),
+    this.#subscription = new RemoteSubscription(name, link, {
+      isEstablished: () => this.#isOpen,
+      send: () => this.#sendOpen(),
+      onRestoring: () => this.#ttl !== undefined && this.#keep(),
       onPush: () => {},
       onClosed: () => {},
-    }
+    })
   }
 
   #inTurn<T>(run: () => Promise<T>): Promise<T> {
@@ -61,12 +63,6 @@ class RemoteObject {
   #sendOpen(): Promise<unknown> {
     const members = { object: this.#name, properties: this.#properties }
     return this.#link.call('object', this.#name, members, { sub: this.#subscription.sub })
-  }
-
-  #restore(): void {
-    if (!this.#isOpen) return
-    this.#sendOpen().catch(() => {})
-    if (this.#ttl !== undefined) this.#keep()
   }
 
   save(): Promise<boolean> {

@@ -1,22 +1,37 @@
 import { AlreadyAttachedError, ClosedError } from '../../errors.ts'
+import { assertTransition, type Transitions } from '../../kernel/collections.ts'
 import { type PubsubOptions, resolvePubsubOptions } from '../pubsub/options.ts'
 import type { PubsubEvents } from '../pubsub/pubsub.ts'
 import type { TopicPosition } from '../pubsub/subscription.ts'
 import { Emitter } from './emitter.ts'
 import { isPosition, isPositionOrNull, type Push } from './gateway-message.ts'
-import type { Link, LinkSubscription } from './link.ts'
-import { Later } from './timers.ts'
-import { jsonOf, ms, RETRY_MS } from './wire.ts'
+import type { Link } from './link.ts'
+import { RemoteSubscription } from './subscription.ts'
+import { jsonOf, ms } from './wire.ts'
 
-/** One subscription. */
-interface Subscribed {
-  /** Each has its own id: what still comes of an earlier one is not of this one. */
-  readonly subscription: LinkSubscription
-  readonly restoring: Later
-  /** Whether its `subscribe` has been answered. */
-  isEstablished: boolean
+/** A subscription of the topic. */
+interface TopicSubscription {
+  readonly subscription: RemoteSubscription
   /** The last message that was received, or is known to be missing. */
   position: TopicPosition | undefined
+}
+
+/**
+ * | event                                      | unsubscribed | subscribing  | subscribed   |
+ * | ------------------------------------------ | ------------ | ------------ | ------------ |
+ * | `subscribe`                                | subscribing  |              |              |
+ * | the gateway has subscribed                 |              | subscribed   |              |
+ * | it has not, or does not answer             |              | unsubscribed |              |
+ * | `unsubscribe`, or the bus is disconnected  |              | unsubscribed | unsubscribed |
+ */
+type State =
+  | { readonly kind: 'unsubscribed'; readonly topic?: undefined }
+  | { readonly kind: 'subscribing' | 'subscribed'; readonly topic: TopicSubscription }
+
+const TRANSITIONS: Transitions<State['kind']> = {
+  unsubscribed: ['subscribing'],
+  subscribing: ['subscribed', 'unsubscribed'],
+  subscribed: ['unsubscribed'],
 }
 
 /** A topic of a bus behind a gateway: see Pubsub. It goes on behind its last received message. */
@@ -24,8 +39,7 @@ export class RemotePubsub<M = unknown> extends Emitter<PubsubEvents<M>> {
   readonly name: string
   readonly #link: Link
   readonly #topicOptions: object
-  /** Undefined: it is not subscribed, and does not subscribe. */
-  #subscribed: Subscribed | undefined
+  #state: State = { kind: 'unsubscribed' }
 
   /** @internal @throws TypeError */
   constructor(name: string, options: PubsubOptions, link: Link) {
@@ -37,6 +51,11 @@ export class RemotePubsub<M = unknown> extends Emitter<PubsubEvents<M>> {
     this.#topicOptions = { topic: name, keep, retain, ttl: ms(ttl) }
   }
 
+  #moveTo(state: State): void {
+    assertTransition('remote topic', TRANSITIONS, this.#state.kind, state.kind)
+    this.#state = state
+  }
+
   /**
    * Subscribes. Resolves when all messages that are published from now on will arrive. `from`: goes on behind this message, as
    * Pubsub.
@@ -46,74 +65,61 @@ export class RemotePubsub<M = unknown> extends Emitter<PubsubEvents<M>> {
   async subscribe({ from }: { from?: TopicPosition | undefined } = {}): Promise<void> {
     if (from !== undefined && !isPosition(from))
       throw new TypeError('Expected `from` to be the position of a message')
-    if (this.#subscribed)
+    if (this.#state.kind !== 'unsubscribed')
       throw new AlreadyAttachedError('The topic is subscribed to already', { key: this.name })
-    const subscribed: Subscribed = {
-      ...{ isEstablished: false, position: from },
-      restoring: new Later(),
-      subscription: {
-        sub: this.#link.newSub(),
-        restore: () => this.#restore(subscribed),
-        onPush: (push) => this.#onPush(subscribed, push),
-        onClosed: () => void this.unsubscribe(),
-      },
-    }
-    this.#subscribed = subscribed
-    this.#link.add(subscribed.subscription)
+    const subscription = new RemoteSubscription(this.name, this.#link, {
+      isEstablished: () => this.#state.kind === 'subscribed',
+      send: () => this.#send(topic),
+      onPush: (push) => this.#onPush(topic, push),
+      onClosed: () => void this.unsubscribe(),
+    })
+    const topic: TopicSubscription = { subscription, position: from }
+    this.#moveTo({ kind: 'subscribing', topic })
+    this.#link.add(subscription)
     try {
-      await this.#send(subscribed)
+      await this.#send(topic)
     } catch (error) {
-      this.#forget(subscribed)
+      this.#forget(topic)
       throw error
     }
-    if (this.#subscribed !== subscribed) throw new ClosedError(UNSUBSCRIBED, { key: this.name })
-    subscribed.isEstablished = true
+    if (this.#state.topic !== topic) throw new ClosedError(UNSUBSCRIBED, { key: this.name })
+    this.#moveTo({ kind: 'subscribed', topic })
     this.emit('subscribed')
   }
 
-  async #send(subscribed: Subscribed): Promise<void> {
-    const { sub } = subscribed.subscription
-    const members = { ...this.#topicOptions, from: subscribed.position }
-    const position = await this.#link.call('subscribe', this.name, members, {
-      sub,
-      isAnswer: isPositionOrNull,
-    })
+  async #send(topic: TopicSubscription): Promise<void> {
+    const { sub } = topic.subscription
+    const members = { ...this.#topicOptions, from: topic.position }
+    const terms = { sub, isAnswer: isPositionOrNull }
+    const position = await this.#link.call('subscribe', this.name, members, terms)
     // A message that has come meanwhile is a later one.
-    if (position) subscribed.position ??= position as TopicPosition
+    if (position) topic.position ??= position as TopicPosition
   }
 
-  #restore(subscribed: Subscribed): void {
-    if (!subscribed.isEstablished || this.#subscribed !== subscribed) return
-    const { restoring } = subscribed
-    restoring.cancel()
-    this.#send(subscribed).catch(() =>
-      // The store does not answer the gateway. Another socket restores it anyway.
-      restoring.after(RETRY_MS, () => this.#link.isOnline && this.#restore(subscribed)),
-    )
-  }
-
-  #onPush(subscribed: Subscribed, push: Push): void {
+  #onPush(topic: TopicSubscription, push: Push): void {
     if (push.kind !== 'topic' && push.kind !== 'gap') return
-    subscribed.position = push.position ?? subscribed.position
+    topic.position = push.position ?? topic.position
     if (push.kind === 'topic') this.emit('message', push.message as M)
     else this.emit('gap', push.missed)
   }
 
-  #forget(subscribed: Subscribed): void {
-    subscribed.restoring.cancel()
-    this.#link.delete(subscribed.subscription.sub)
-    if (this.#subscribed === subscribed) this.#subscribed = undefined
+  #forget(topic: TopicSubscription): void {
+    topic.subscription.forget()
+    if (this.#state.topic === topic) this.#moveTo({ kind: 'unsubscribed' })
   }
 
   /** Ends the subscription: no message arrives after it. Never rejects. */
   async unsubscribe(): Promise<void> {
-    const subscribed = this.#subscribed
-    if (!subscribed) return
-    const { sub } = subscribed.subscription
-    this.#forget(subscribed)
-    const isWithdrawn = this.#link.withdraw(sub, new ClosedError(UNSUBSCRIBED, { key: this.name }))
-    if (!isWithdrawn && this.#link.isOnline) this.#link.call('end', this.name, { sub }).catch(() => {})
-    if (subscribed.isEstablished) this.emit('unsubscribed')
+    const { kind, topic } = this.#state
+    if (!topic) return
+    const { subscription } = topic
+    this.#forget(topic)
+    const isWithdrawn = this.#link.withdraw(
+      subscription.sub,
+      new ClosedError(UNSUBSCRIBED, { key: this.name }),
+    )
+    if (!isWithdrawn) void subscription.end()
+    if (kind === 'subscribed') this.emit('unsubscribed')
   }
 
   /** The same as {@link subscribe}. */
@@ -128,12 +134,12 @@ export class RemotePubsub<M = unknown> extends Emitter<PubsubEvents<M>> {
 
   /** Whether it is subscribed, also while the gateway is away. */
   isSubscribed(): boolean {
-    return this.#subscribed?.isEstablished === true
+    return this.#state.kind === 'subscribed'
   }
 
   /** The last message that was received, also in the listener of it; undefined while it is not subscribed. */
   get position(): TopicPosition | undefined {
-    return this.#subscribed?.position
+    return this.#state.topic?.position
   }
 
   /**

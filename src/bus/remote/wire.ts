@@ -1,5 +1,5 @@
 import { CodecError } from '../../errors.ts'
-import { isName, MAX_NAME } from '../../kernel/names.ts'
+import { isPrintableName, MAX_NAME } from '../../kernel/names.ts'
 
 // How values are written in messages to a gateway.
 
@@ -22,7 +22,7 @@ export function jsonOf(value: unknown): unknown {
 
 /** @throws TypeError unless it is well-formed text of 1 to 256 characters without control characters. */
 export function checkRemoteName(name: string, value: unknown): asserts value is string {
-  if (isName(value)) return
+  if (isPrintableName(value)) return
   throw new TypeError(
     `Expected \`${name}\` to be text of 1 to ${MAX_NAME} characters without control characters`,
   )

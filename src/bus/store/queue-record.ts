@@ -50,7 +50,7 @@ export const MAX_SCANNED = 1000
 export const CLOSED_TTL: number = 10 * 60_000
 
 /** A process that is attached. */
-export interface Attachment {
+export interface AttachmentRecord {
   leaseEndsAt: number
   readonly watchesHolder: boolean
   /** Its last batch of messages, and the reply to it. */
@@ -58,7 +58,7 @@ export interface Attachment {
 }
 
 /** An attachment that consumes. */
-export interface Consumer {
+export interface ConsumerRecord {
   leaseEndsAt: number
   /** Ids of the messages that it holds. */
   readonly held: SortedIds
@@ -100,8 +100,8 @@ interface Life {
   readonly turns: Map<string, number>
   /** Ids of blocked messages by their key, in order. */
   readonly blocked: Map<string, SortedIds>
-  readonly attachments: Map<string, Attachment>
-  readonly consumers: Map<string, Consumer>
+  readonly attachments: Map<string, AttachmentRecord>
+  readonly consumers: Map<string, ConsumerRecord>
   /** Attachments that wait for a signal, since when. */
   readonly waiting: Map<Waiting, number>
   /** Counts the exclusive consumers. */
@@ -272,7 +272,11 @@ export class QueueRecord {
   }
 
   /** Takes up to `want` messages for a consumer. `isAll`: it wanted more than there are. */
-  #collect(life: Life, { held, reliable }: Consumer, want: number): { taken: Message[]; isAll: boolean } {
+  #collect(
+    life: Life,
+    { held, reliable }: ConsumerRecord,
+    want: number,
+  ): { taken: Message[]; isAll: boolean } {
     const limit = Math.min(want, MAX_BATCH)
     const taken: Message[] = []
     let bytes = 0
@@ -309,7 +313,7 @@ export class QueueRecord {
     return this.#next(life) !== undefined
   }
 
-  #acknowledge(life: Life, { held }: Consumer, ids: readonly number[]): void {
+  #acknowledge(life: Life, { held }: ConsumerRecord, ids: readonly number[]): void {
     for (const id of ids) {
       const message = life.messages.get(id)
       if (held.delete(id) && message) this.#remove(life, message)
@@ -508,7 +512,7 @@ function waitingIn({ messages, consumers }: Life): number {
   return messages.size - held
 }
 
-function heldBy({ messages }: Life, { held }: Consumer): Message[] {
+function heldBy({ messages }: Life, { held }: ConsumerRecord): Message[] {
   return [...held].flatMap((id) => messages.get(id) ?? [])
 }
 

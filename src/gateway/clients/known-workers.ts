@@ -1,3 +1,4 @@
+import { DEFAULT_COMMAND } from '../../kernel/names.ts'
 import type { Clock } from '../../kernel/time.ts'
 import type { ClientCensusItem } from '../overview/census-items.ts'
 
@@ -7,9 +8,6 @@ export const SILENT_MS = 60_000
 /** Workers that one gateway knows, of one queue and in all. */
 export const MAX_WORKERS_PER_QUEUE = 1_000
 export const MAX_WORKERS = 10_000
-
-/** The command of a worker that has taken no job yet. */
-const DEFAULT_COMMAND = 'job'
 
 interface KnownWorker {
   readonly queue: string

@@ -1,5 +1,5 @@
 import type { Caller } from '../env.ts'
-import { type AccessToken, holderOf } from '../options.ts'
+import { type AccessToken, tokenHolder } from '../options.ts'
 import { Problem } from '../problem.ts'
 
 /** One in so many is the share of a caller. */
@@ -18,7 +18,7 @@ export class Shares {
 
   /** `limit`: of all together. `error`: the text of the problem for one more. */
   constructor(limit: number, error: string, tokens: readonly AccessToken[] | undefined) {
-    const isShared = new Set(tokens?.map(holderOf)).size > 1
+    const isShared = new Set(tokens?.map(tokenHolder)).size > 1
     this.#most = isShared ? Math.max(1, Math.floor(limit / PARTS)) : undefined
     this.#error = error
   }

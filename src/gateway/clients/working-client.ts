@@ -1,4 +1,4 @@
-import { isName, MAX_NAME } from '../../kernel/names.ts'
+import { isPrintableName, MAX_NAME } from '../../kernel/names.ts'
 import type { TakenJob } from '../../queue/index.ts'
 import type { GatewayDeps } from '../deps.ts'
 import type { Caller, RouteContext } from '../env.ts'
@@ -11,7 +11,7 @@ const HEADER = 'x-presque-workerid'
 /** The id that a worker gives itself by the header X-presque-workerid; undefined without it. @throws Problem 400 */
 export function workerId({ req }: RouteContext): string | undefined {
   const id = req.header(HEADER)
-  if (id === undefined || isName(id)) return id
+  if (id === undefined || isPrintableName(id)) return id
   throw new Problem(400, 'invalid worker id', {
     detail: `Expected X-presque-workerid to be 1 to ${MAX_NAME} characters without control characters`,
   })

@@ -1,3 +1,4 @@
+import { MAX_HELD_LEASE, MIN_HELD_LEASE } from '../../kernel/keys.ts'
 import type { RedisQueue, TakenJob } from '../../queue/index.ts'
 import { inSeconds } from '../duration.ts'
 import type { RouteContext } from '../env.ts'
@@ -7,13 +8,9 @@ import { duration, type Parameter } from './parameters.ts'
 // The lease of a job, as clients are given it, in the header X-Lease and in JSON, and as they send it back: `TOKEN.DURATION`, the
 // token of the job, and the duration of its lease in ms, which a renewal uses again. It has no other form.
 
-/** Shortest and longest lease, ms: those of a queue. */
-export const MIN_LEASE = 100
-export const MAX_LEASE: number = 30 * 24 * 60 * 60_000
-
 /** The parameter of a lease. */
 export function leaseParameter(description: string): Parameter<number> {
-  return duration(description, { min: MIN_LEASE, max: MAX_LEASE })
+  return duration(description, { min: MIN_HELD_LEASE, max: MAX_HELD_LEASE })
 }
 
 export function leaseHeader(token: string, lease: number): string {
@@ -39,7 +36,7 @@ export interface LeasedJob {
 export function jobOf(text: string, queue: RedisQueue): LeasedJob {
   const [, token = '', duration = ''] = /^([\w-]+)\.(\d{1,10})$/.exec(text) ?? []
   const lease = Number(duration)
-  if (lease < MIN_LEASE || lease > MAX_LEASE) throw invalidLease()
+  if (lease < MIN_HELD_LEASE || lease > MAX_HELD_LEASE) throw invalidLease()
   try {
     return { job: queue.taken(token), lease }
   } catch (error) {

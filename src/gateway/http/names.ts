@@ -1,4 +1,4 @@
-import { isName, MAX_NAME } from '../../kernel/names.ts'
+import { isPrintableName, MAX_NAME } from '../../kernel/names.ts'
 import { shownValue } from '../../kernel/options.ts'
 import type { RouteContext } from '../env.ts'
 import { Problem } from '../problem.ts'
@@ -20,7 +20,7 @@ export function queueName(c: RouteContext): string {
 /** A name in the path. `what` it names is also how the path calls it. @throws Problem 400 unless it is a name. */
 export function nameInPath({ req }: RouteContext, what: string): string {
   const name = req.param(what) ?? ''
-  if (isName(name)) return name
+  if (isPrintableName(name)) return name
   throw new Problem(400, `invalid ${what} name`, {
     detail: `Expected 1 to ${MAX_NAME} characters without control characters`,
   })

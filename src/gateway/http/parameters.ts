@@ -1,5 +1,5 @@
 import { z } from 'zod'
-import { isName, MAX_NAME } from '../../kernel/names.ts'
+import { isPrintableName, MAX_NAME } from '../../kernel/names.ts'
 import { shownValue } from '../../kernel/options.ts'
 import { type DurationBounds, parseDuration } from '../duration.ts'
 import { Problem } from '../problem.ts'
@@ -94,7 +94,7 @@ export function key(description: string): Parameter<string> {
 /** The name of a queue or of a command. */
 export function name(description: string): Parameter<string> {
   const expected = `1 to ${MAX_NAME} characters without control characters`
-  return parameter(expected, (value) => (isName(value) ? value : undefined), {
+  return parameter(expected, (value) => (isPrintableName(value) ? value : undefined), {
     description,
     minLength: 1,
     maxLength: MAX_NAME,

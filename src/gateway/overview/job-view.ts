@@ -42,12 +42,12 @@ export async function jobView(
     const queueState = { name: queue.name, load: { paused }, workers, complete, at: now }
     return { why: whyJob({ state, command: situationOf(queueState, command) }) }
   }
-  const found = holderOf(answered, { prefix, queue: queue.name, id })
+  const found = findHolder(answered, { prefix, queue: queue.name, id })
   return { why: whyJob({ state, holder: found?.holder ?? { kind: 'unknown' }, complete }), ...found?.view }
 }
 
 /** The process, or the client of a gateway, that has a job. */
-function holderOf(
+function findHolder(
   { workers, gateway }: Answers,
   { prefix, queue, id }: { prefix: string; queue: string; id: string },
 ): { holder: JobHolder; view: Pick<JobView, 'runner'> } | undefined {

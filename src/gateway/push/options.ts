@@ -1,3 +1,4 @@
+import { DEFAULT_COMMAND } from '../../kernel/names.ts'
 import {
   type Check,
   type Complete,
@@ -64,7 +65,7 @@ const MAX_PUSH_TIMEOUT = 24 * 60 * 60_000
 /** Names of queues and commands, and a backoff, are checked by the queue. */
 const PUSH_WORKER_OPTIONS: OptionTable<PushWorkerOptions, PushWorkerDefaults> = {
   queue: [unchecked, REQUIRED],
-  command: [unchecked, 'job'],
+  command: [unchecked, DEFAULT_COMMAND],
   url: [checkUrl, REQUIRED],
   secret: [checkSecrets],
   concurrency: [integerUpTo(1_000), 10],

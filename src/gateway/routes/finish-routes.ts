@@ -1,6 +1,7 @@
 import { z } from 'zod'
 import { JsonText } from '../../kernel/codec/json-text.ts'
 import { MAX_LOG_LINES } from '../../kernel/keys.ts'
+import { DEFAULT_COMMAND } from '../../kernel/names.ts'
 import type { RedisQueue, TakenJob } from '../../queue/index.ts'
 import { WorkingClient } from '../clients/working-client.ts'
 import type { GatewayDeps } from '../deps.ts'
@@ -105,7 +106,7 @@ async function putBack(
   deps: GatewayDeps,
   client: WorkingClient,
   queue: RedisQueue,
-  { command = 'job', failed, again }: ParameterValues<typeof FINISHING>,
+  { command = DEFAULT_COMMAND, failed, again }: ParameterValues<typeof FINISHING>,
 ): Promise<Answer> {
   if (failed || again) throw new Problem(400, 'lease is missing')
   const job = await readJob(c, deps)

@@ -1,6 +1,6 @@
 import { z } from 'zod'
 import { JsonText } from '../../kernel/codec/json-text.ts'
-import { recordKey } from '../../kernel/keys.ts'
+import { MAX_HELD_LEASE, recordKey } from '../../kernel/keys.ts'
 import type { Peek, TokenLease } from '../../locker/index.ts'
 import type { GatewayDeps } from '../deps.ts'
 import { inSeconds } from '../duration.ts'
@@ -8,7 +8,7 @@ import type { RouteContext } from '../env.ts'
 import { type Answer, emptyAnswer, jsonAnswer } from '../http/answer.ts'
 import { handOver } from '../http/hand-over.ts'
 import { checkProgress, objectText, readJson, readMembers, textOf } from '../http/json.ts'
-import { leaseParameter, MAX_LEASE } from '../http/lease.ts'
+import { leaseParameter } from '../http/lease.ts'
 import { checkedKey } from '../http/names.ts'
 import { duration, type ParameterValues } from '../http/parameters.ts'
 import { errorOf } from '../http/reason.ts'
@@ -303,7 +303,7 @@ async function renew(
   query: ParameterValues<typeof RENEWING>,
 ): Promise<Answer> {
   const held = leaseOf(c, deps)
-  const lease = query.lease ?? Math.min(held.lease, MAX_LEASE)
+  const lease = query.lease ?? Math.min(held.lease, MAX_HELD_LEASE)
   const { texts } = await readMembers(c, deps, RENEWAL_BODY)
   const progress = texts.get('progress')
   checkProgress(progress)

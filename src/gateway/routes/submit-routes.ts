@@ -124,7 +124,7 @@ interface Post {
 
 async function postJob(c: RouteContext, deps: GatewayDeps, query: SingleQuery): Promise<Answer> {
   const queue = queueName(c)
-  const { command = 'job' } = query
+  const { command = DEFAULT_COMMAND } = query
   const { dedupe, options } = dedupeOptions(query, c.req.header('idempotency-key'))
   const wait = waitOf(c, query, deps)
   const abortUnwanted = query.abort === 'unwanted'
@@ -195,7 +195,7 @@ function refusalOf(error: unknown, dedupe: Post['dedupe']): unknown {
 /** Jobs of one post, each byte for byte. All are checked before the first is submitted. */
 async function postJobs(c: RouteContext, deps: GatewayDeps, query: SeveralQuery): Promise<Answer> {
   const queue = queueName(c)
-  const { command = 'job' } = query
+  const { command = DEFAULT_COMMAND } = query
   const key = keyOf(query, c.req.header('idempotency-key'))
   const common = commonOptions(query)
   const { text } = await readJob(c, deps)

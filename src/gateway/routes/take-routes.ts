@@ -1,4 +1,5 @@
 import { UnavailableError } from '../../errors.ts'
+import { DEFAULT_COMMAND } from '../../kernel/names.ts'
 import type { Clock, Timer } from '../../kernel/time.ts'
 import type { RedisQueue, TakenJob } from '../../queue/index.ts'
 import { WorkingClient } from '../clients/working-client.ts'
@@ -129,7 +130,7 @@ interface Take {
 }
 
 function takeOf(c: RouteContext, deps: GatewayDeps, query: ParameterValues<typeof TAKING>): Take {
-  const { command = 'job', lease = HAND_OVER_LEASE } = query
+  const { command = DEFAULT_COMMAND, lease = HAND_OVER_LEASE } = query
   return { command, lease, wait: waitOf(c, query, deps) }
 }
 

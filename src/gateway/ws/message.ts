@@ -1,5 +1,5 @@
 import { z } from 'zod'
-import { isName, MAX_NAME } from '../../kernel/names.ts'
+import { isPrintableName, MAX_NAME } from '../../kernel/names.ts'
 import { emit, hasListeners } from '../../kernel/telemetry.ts'
 import { checkScope } from '../access.ts'
 import { parseDuration } from '../duration.ts'
@@ -116,7 +116,7 @@ function checkOneOf(scopes: readonly Scope[], needed: readonly Scope[]): void {
 /** A name of a queue, command, topic, service or event. */
 export const name: z.ZodType<string> = z
   .string()
-  .refine(isName, `Expected 1 to ${MAX_NAME} characters without control characters`)
+  .refine(isPrintableName, `Expected 1 to ${MAX_NAME} characters without control characters`)
 
 /** A duration, in ms: seconds, or a text with a unit. */
 export function duration(min: number, max: number): z.ZodType<number> {

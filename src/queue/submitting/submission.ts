@@ -13,7 +13,7 @@ import { JsonValidator, messageOf } from '../../kernel/codec/codec.ts'
 import { JsonText } from '../../kernel/codec/json-text.ts'
 import { callHook } from '../../kernel/hooks.ts'
 import { MAX_TRACE_LENGTH, newId } from '../../kernel/keys.ts'
-import { MAX_NAME } from '../../kernel/names.ts'
+import { isWellFormedName, MAX_NAME } from '../../kernel/names.ts'
 import { shownValue } from '../../kernel/options.ts'
 import {
   checkSubmitOptions,
@@ -144,11 +144,14 @@ export function closedError(): ClosedError {
 
 /** Throws TypeError unless `name` is a well-formed string of 1 to 256 UTF-16 code units. Redis would change a lone surrogate. */
 export function checkName(what: string, name: unknown): asserts name is string {
-  const fits = typeof name === 'string' && name.length > 0 && name.length <= MAX_NAME
-  if (fits && name.isWellFormed()) return
-  const length = fits ? 'one with a lone surrogate' : `${String(name).length} characters`
-  const got = typeof name === 'string' ? length : `${shownValue(name)} (${typeof name})`
+  if (isWellFormedName(name)) return
+  const got = typeof name === 'string' ? describeName(name) : `${shownValue(name)} (${typeof name})`
   throw new TypeError(`Expected \`${what}\` to be a string of 1 to ${MAX_NAME} characters, got ${got}`)
+}
+
+/** What is wrong with a name, without showing it: it may be as long as a payload. */
+function describeName({ length }: string): string {
+  return length > 0 && length <= MAX_NAME ? 'one with a lone surrogate' : `${length} characters`
 }
 
 /** Length of a dedupe id: 192 bits in base64url. */

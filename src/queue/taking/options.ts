@@ -1,3 +1,4 @@
+import { MAX_HELD_LEASE, MIN_HELD_LEASE } from '../../kernel/keys.ts'
 import {
   type Check,
   type Complete,
@@ -19,11 +20,8 @@ export interface TakeOptions {
   signal?: AbortSignal | undefined
 }
 
-/** Longest lease of a taken job, ms: its record outlives it. */
-const MAX_LEASE = 30 * 24 * 60 * 60_000
-
 /** Checks the lease of a taken job. @throws TypeError */
-export const checkTakenLease: Check = numberBetween(100, MAX_LEASE)
+export const checkTakenLease: Check = numberBetween(MIN_HELD_LEASE, MAX_HELD_LEASE)
 
 const TAKE_OPTIONS: OptionTable<TakeOptions, TakeDefaults> = {
   lease: [checkTakenLease],

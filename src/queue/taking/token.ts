@@ -1,4 +1,5 @@
 import { ID_LENGTH, newId } from '../../kernel/keys.ts'
+import { isWellFormedName } from '../../kernel/names.ts'
 import { heldOptions, holderOf, MAX_HELD_OPTIONS } from '../store/holder.ts'
 import type { AttemptRef } from '../store/store.ts'
 import { isJobId } from '../submitting/submission.ts'
@@ -53,10 +54,6 @@ function isNumber(value: unknown): value is number {
   return Number.isSafeInteger(value) && (value as number) > 0
 }
 
-function isName(value: unknown): value is string {
-  return typeof value === 'string' && value.length > 0 && value.length <= 256 && value.isWellFormed()
-}
-
 /** Reads a token of a queue; undefined unless it is one. Whether a job is held by it is known to the store alone. */
 export function parseToken(queue: string, token: unknown): TokenContent | undefined {
   if (typeof token !== 'string' || token.length > MAX_TOKEN || !TOKEN.test(token)) return undefined
@@ -68,7 +65,7 @@ export function parseToken(queue: string, token: unknown): TokenContent | undefi
   }
   if (!Array.isArray(parts) || parts.length !== 7) return undefined
   const [named, command, id, attempt, fence, secret, options]: unknown[] = parts
-  if (named !== queue || !isName(command) || !isJobId(id)) return undefined
+  if (named !== queue || !isWellFormedName(command) || !isJobId(id)) return undefined
   if (!isNumber(attempt) || !isNumber(fence)) return undefined
   if (typeof secret !== 'string' || !SECRET.test(secret)) return undefined
   if (options !== null && (typeof options !== 'string' || options.length > MAX_HELD_OPTIONS)) return undefined

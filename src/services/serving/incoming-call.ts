@@ -1,12 +1,12 @@
 import { AbortedError, ProcessLostError, type SoloflightError, TimeoutError } from '../../errors.ts'
 import { decodeWith, encodeProgress, messageOf } from '../../kernel/codec/codec.ts'
 import { encodeFailure, exposedFailure } from '../../kernel/codec/failure.ts'
+import { encodeLimited } from '../../kernel/codec/limit.ts'
 import { assertTransition, type Transitions } from '../../kernel/collections.ts'
 import type { AsyncContext, Deadlines, Pending } from '../../kernel/time.ts'
 import { ProgressThrottle } from '../../kernel/waiter.ts'
 import { masked } from '../../secrets.ts'
 import { type AnyHandler, type CallSource, runHandler } from '../call.ts'
-import { encodeLimited } from '../encoding.ts'
 import {
   type CallMode,
   type DealtCall,

@@ -1,10 +1,9 @@
-import { AlreadyAttachedError, LeaseLostError, UnavailableError } from '../../../errors.ts'
+import { AlreadyAttachedError, UnavailableError } from '../../../errors.ts'
 import type { MessageInfo, QueueMessage } from '../../queue/events.ts'
+import { LostMessages } from '../../queue/lost-messages.ts'
 import { type ConsumeOptions, resolveConsumeOptions } from '../../queue/options.ts'
 import type { Link } from '../link.ts'
-import { after } from '../timers.ts'
-import { RETRY_MS } from '../wire.ts'
-import { LostMessages } from './lost-messages.ts'
+import { tellUntilAnswered } from '../throttle.ts'
 import { RemoteConsumption } from './remote-consumption.ts'
 import { RemoteIterator } from './remote-iterator.ts'
 
@@ -24,13 +23,16 @@ interface ConsumingDeps<M> {
 /** The consumption of one queue object behind a gateway: one at a time. */
 export class RemoteConsuming<M> {
   readonly #deps: ConsumingDeps<M>
-  readonly #messages = new LostMessages()
+  /** Ids of reliable messages that it has received, and not acknowledged. */
+  readonly #held = new Set<number>()
+  readonly #lost: LostMessages
   /** Undefined: it does not consume. */
   #consumption: RemoteConsumption<M> | undefined
   #consumed = 0
 
   constructor(deps: ConsumingDeps<M>) {
     this.#deps = deps
+    this.#lost = new LostMessages(deps.queue)
   }
 
   /** Whether it consumes, or will when the queue is attached. */
@@ -51,7 +53,9 @@ export class RemoteConsuming<M> {
   /** @throws TypeError; as {@link RemoteQueue.consume}. */
   async consume(options: ConsumeOptions): Promise<void> {
     resolveConsumeOptions(options, false)
-    const consumption = new RemoteConsumption<M>(options)
+    const consumption: RemoteConsumption<M> = new RemoteConsumption(options, () =>
+      this.#sendReady(consumption),
+    )
     this.#begin(consumption)
     if (!this.#deps.isAttached()) return
     try {
@@ -69,14 +73,15 @@ export class RemoteConsuming<M> {
   /** @throws TypeError; as {@link RemoteQueue.messages}. */
   iterate(options: ConsumeOptions): RemoteIterator<QueueMessage<M>> {
     resolveConsumeOptions(options, true)
-    const iterator: RemoteIterator<QueueMessage<M>> = new RemoteIterator<QueueMessage<M>>({
-      ask: () => this.#sendReady(consumption),
+    const sendReady = () => this.#sendReady(consumption)
+    const iterator = new RemoteIterator<QueueMessage<M>>({
+      onWanted: sendReady,
       stop: async () => {
         // Another consumption may have begun.
         if (this.#consumption === consumption) await this.stop()
       },
     })
-    const consumption = new RemoteConsumption<M>(options, iterator)
+    const consumption = new RemoteConsumption<M>(options, sendReady, iterator)
     this.#begin(consumption)
     if (this.#deps.isAttached()) this.#start(consumption).catch(() => {})
     return iterator
@@ -110,12 +115,12 @@ export class RemoteConsuming<M> {
     await begun
   }
 
-  /** Sent again until the gateway has answered: it is idempotent. */
+  /** The gateway may send the next message, or fetch. */
   #sendReady(consumption: RemoteConsumption<M>): void {
     const { link, isAttached } = this.#deps
-    const isCurrent = this.#consumption === consumption && isAttached() && link.isOnline
-    if (!isCurrent || !consumption.wantsMore) return
-    this.#call('ready').catch(() => after(RETRY_MS, () => this.#sendReady(consumption)))
+    const isCurrent = () => this.#consumption === consumption && isAttached() && link.isOnline
+    const isWanted = () => isCurrent() && consumption.wantsMore
+    tellUntilAnswered(isWanted, () => this.#call('ready'))
   }
 
   /** The queue is attached: begins what was wanted before. */
@@ -133,7 +138,8 @@ export class RemoteConsuming<M> {
     const consumption = this.#consumption
     if (!consumption) return
     this.#consumed++
-    this.#messages.received(id, consumption.isReliable)
+    this.#lost.delete(id)
+    if (consumption.isReliable) this.#held.add(id)
     const info = { redelivered, key, fence }
     consumption.onMessage(message, id, info)
     if (!consumption.iterator) this.#deps.onMessage(message, id, info)
@@ -141,8 +147,7 @@ export class RemoteConsuming<M> {
 
   /** The gateway asks whether it may fetch. */
   onThrottle(): void {
-    const consumption = this.#consumption
-    consumption?.onThrottle(() => this.#sendReady(consumption))
+    this.#consumption?.onThrottle()
   }
 
   /** The gateway has begun, or has ended. */
@@ -151,16 +156,22 @@ export class RemoteConsuming<M> {
     this.#deps.onChange(on)
   }
 
-  /** The socket has ended. What was not acknowledged goes back, and is delivered again. */
+  /** The socket has ended. */
   onLost(): void {
-    this.#messages.lose()
+    this.#loseHeld()
     this.#consumption?.onLost()
   }
 
   /** The attachment is over. `error`: because it was lost. */
   abandon(error?: Error): void {
-    this.#messages.lose()
+    this.#loseHeld()
     this.#end(error)
+  }
+
+  /** What it holds goes back, and is delivered again. */
+  #loseHeld(): void {
+    for (const id of this.#held) this.#lost.add(id)
+    this.#held.clear()
   }
 
   #end(error?: Error): void {
@@ -173,19 +184,18 @@ export class RemoteConsuming<M> {
     const consumption = this.#consumption
     if (!consumption) return
     if (this.#deps.isAttached() && this.#deps.link.isOnline) await this.#call('stop')
-    this.#messages.lose()
+    this.#loseHeld()
     // The gateway has said so, unless it is away.
     if (this.#consumption === consumption) this.onConsuming(false)
   }
 
   /** @throws LeaseLostError, UnavailableError */
   async ack(id: number): Promise<void> {
-    const isLost = this.#messages.isLost(id)
+    const isLost = this.#lost.has(id)
     if (this.#deps.isAttached()) {
       await this.#call('ack', { upTo: id })
-      this.#messages.acknowledged(id)
+      for (const held of this.#held) if (held <= id) this.#held.delete(held)
     }
-    if (!isLost) return
-    throw new LeaseLostError('The message was lost with the connection', { key: this.#deps.queue })
+    if (isLost) throw this.#lost.error()
   }
 }

@@ -1,12 +1,14 @@
 import type { MessageInfo, QueueMessage } from '../../queue/events.ts'
-import type { ConsumeOptions, Throttle } from '../../queue/options.ts'
-import { reportUncaught } from '../timers.ts'
+import type { ConsumeOptions } from '../../queue/options.ts'
+import { RemoteThrottle } from '../throttle.ts'
 import { finite, ms } from '../wire.ts'
 import type { RemoteIterator } from './remote-iterator.ts'
 
 /** One consumption of a queue behind a gateway, which begins there when the queue is attached, and again after an outage. */
 export class RemoteConsumption<M> {
-  readonly #throttle: Throttle | undefined
+  /** How the gateway is told when it may go on. */
+  readonly #pace: 'iterate' | 'throttle' | undefined
+  readonly #throttle: RemoteThrottle
   readonly #options: Omit<ConsumeOptions, 'throttle' | 'max' | 'index'>
   /** Undefined: messages are events. */
   readonly iterator: RemoteIterator<QueueMessage<M>> | undefined
@@ -14,14 +16,12 @@ export class RemoteConsumption<M> {
   #left: number
   /** A reader begins behind this message. */
   #index: number | undefined
-  /** Of the throttle: the present question of the gateway. */
-  #question: object | undefined
-  /** Whether the throttle has said to fetch, and nothing was asked since. */
-  #isReady = false
 
-  constructor(options: ConsumeOptions, iterator?: RemoteIterator<QueueMessage<M>>) {
+  /** `onReady`: the throttle has said to fetch. */
+  constructor(options: ConsumeOptions, onReady: () => void, iterator?: RemoteIterator<QueueMessage<M>>) {
     const { throttle, index, max = Number.POSITIVE_INFINITY, ...terms } = options
-    this.#throttle = throttle
+    this.#throttle = new RemoteThrottle(throttle, onReady)
+    this.#pace = iterator ? 'iterate' : throttle && 'throttle'
     this.#options = terms
     this.#index = index
     this.#left = max < 0 ? Number.POSITIVE_INFINITY : max
@@ -39,15 +39,14 @@ export class RemoteConsumption<M> {
 
   /** Members of the message that begins it. */
   get members(): object {
-    const pace = this.iterator ? 'iterate' : this.#throttle && 'throttle'
     const { lease, ...terms } = this.#options
     const index = finite(this.#index)
-    return { ...terms, index, lease: ms(lease), max: finite(this.#left), pace }
+    return { ...terms, index, lease: ms(lease), max: finite(this.#left), pace: this.#pace }
   }
 
   /** Whether the gateway may send the next message, or fetch. */
   get wantsMore(): boolean {
-    return this.iterator ? this.iterator.isReading : this.#isReady
+    return this.iterator ? this.iterator.isReading : this.#throttle.isReady
   }
 
   onMessage(value: M, id: number, info: MessageInfo): void {
@@ -57,27 +56,14 @@ export class RemoteConsumption<M> {
     this.iterator?.receive({ value, id, ...info })
   }
 
-  /** The gateway asks whether it may fetch: calls `tell` when the throttle says so. */
-  onThrottle(tell: () => void): void {
-    const question = {}
-    this.#question = question
-    this.#isReady = false
-    try {
-      this.#throttle?.(() => {
-        if (this.#question !== question) return
-        this.#question = undefined
-        this.#isReady = true
-        tell()
-      })
-    } catch (error) {
-      reportUncaught(error)
-    }
+  /** The gateway asks whether it may fetch. */
+  onThrottle(): void {
+    this.#throttle.ask()
   }
 
-  /** The socket has ended: a later one asks anew. */
+  /** The socket has ended. */
   onLost(): void {
-    this.#question = undefined
-    this.#isReady = false
+    this.#throttle.forget()
   }
 
   /** It is over. `error`: the queue was lost. */

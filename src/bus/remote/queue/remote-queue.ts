@@ -1,4 +1,5 @@
 import { AlreadyAttachedError, ClosedError, NotAttachedError, OverloadedError } from '../../../errors.ts'
+import { assertTransition, type Transitions } from '../../../kernel/collections.ts'
 import type { QueueMessage } from '../../queue/events.ts'
 import {
   type AttachOptions,
@@ -9,9 +10,9 @@ import {
   resolveAttachOptions,
 } from '../../queue/options.ts'
 import { isCount, type Push } from '../gateway-message.ts'
-import type { Link, LinkSubscription } from '../link.ts'
-import { Later } from '../timers.ts'
-import { finite, jsonOf, ms, RETRY_MS } from '../wire.ts'
+import type { Link } from '../link.ts'
+import { RemoteSubscription } from '../subscription.ts'
+import { finite, jsonOf, ms } from '../wire.ts'
 import { InspectedQueue } from './inspected-queue.ts'
 import { RemoteConsuming } from './remote-consuming.ts'
 
@@ -25,18 +26,23 @@ interface Waiting {
 const MAX_WAITING = 10_000
 
 /**
- * | state     | event                                            | next state |
- * | --------- | ------------------------------------------------ | ---------- |
- * | detached  | `attach`                                         | attaching  |
- * | attaching | the gateway is attached                          | attached   |
- * | attaching | it is not, or does not answer                    | detached   |
- * | attached  | `detach`                                         | detaching  |
- * | detaching | the gateway knows, or is away                    | detached   |
- * | any       | the queue was closed, or the bus is disconnected | detached   |
- *
- * `detach` waits while it is attaching, and `attach` while it is detaching.
+ * | event                                            | detached  | attaching | attached  | detaching |
+ * | ------------------------------------------------ | --------- | --------- | --------- | --------- |
+ * | `attach`                                         | attaching |           |           | waits     |
+ * | the gateway is attached                          |           | attached  |           |           |
+ * | it is not, or does not answer                    |           | detached  |           |           |
+ * | `detach`                                         |           | waits     | detaching |           |
+ * | the gateway knows, or is away                    |           |           |           | detached  |
+ * | the queue was closed, or the bus is disconnected |           | detached  | detached  | detached  |
  */
 type State = 'detached' | 'attaching' | 'attached' | 'detaching'
+
+const TRANSITIONS: Transitions<State> = {
+  detached: ['attaching'],
+  attaching: ['attached', 'detached'],
+  attached: ['detaching', 'detached'],
+  detaching: ['detached'],
+}
 
 /**
  * A queue of a bus behind a gateway: see Queue. The gateway is attached for it while they are connected. After an outage it
@@ -45,11 +51,10 @@ type State = 'detached' | 'attaching' | 'attached' | 'detaching'
 export class RemoteQueue<M = unknown> extends InspectedQueue<M> {
   readonly #link: Link
   /** Of the next or present attachment. */
-  #subscription: LinkSubscription
+  #subscription: RemoteSubscription
   #state: State = 'detached'
   /** Fulfilled when the last `attach`, or `detach`, is settled. */
   #settled: Promise<unknown> = Promise.resolve()
-  readonly #restoring = new Later()
   #attachOptions: AttachOptions = {}
   readonly #consuming: RemoteConsuming<M>
   #waiting: Waiting[] = []
@@ -62,7 +67,7 @@ export class RemoteQueue<M = unknown> extends InspectedQueue<M> {
     this.#subscription = this.#newSubscription()
     this.#consuming = new RemoteConsuming<M>({
       ...{ queue: name, link },
-      sub: () => this.#sub,
+      sub: () => this.#subscription.sub,
       isAttached: () => this.isAttached(),
       onBegun: () => link.add(this.#subscription),
       onChange: (on) => this.emit('consuming', on),
@@ -70,19 +75,20 @@ export class RemoteQueue<M = unknown> extends InspectedQueue<M> {
     })
   }
 
-  /** Each attachment has its own id: what still comes of an earlier one is not of this one. */
-  #newSubscription(): LinkSubscription {
-    return {
-      sub: this.#link.newSub(),
-      restore: () => this.#restore(),
+  #newSubscription(): RemoteSubscription {
+    return new RemoteSubscription(this.name, this.#link, {
+      isEstablished: () => this.#state === 'attached',
+      send: () => this.#sendAttach(),
+      onRestoring: () => this.#consuming.restore(),
       onPush: (push) => this.#onPush(push),
       onLost: () => this.#consuming.onLost(),
       onClosed: () => this.#onClosed(),
-    }
+    })
   }
 
-  get #sub(): string {
-    return this.#subscription.sub
+  #moveTo(state: State): void {
+    assertTransition('remote queue', TRANSITIONS, this.#state, state)
+    this.#state = state
   }
 
   /**
@@ -101,19 +107,22 @@ export class RemoteQueue<M = unknown> extends InspectedQueue<M> {
   }
 
   async #attach(options: AttachOptions): Promise<boolean> {
-    this.#state = 'attaching'
+    this.#moveTo('attaching')
     this.#attachOptions = options
-    this.#link.add(this.#subscription)
+    const subscription = this.#subscription
+    // Another `attach` has another one.
+    const isCurrent = () => this.#subscription === subscription
+    this.#link.add(subscription)
     this.emit('attaching')
     let existed: boolean
     try {
       existed = (await this.#sendAttach()) === true
     } catch (error) {
-      if (this.#state === 'attaching') this.#leave()
+      if (isCurrent()) this.#leave()
       throw error
     }
-    if (this.#state !== 'attaching') throw new ClosedError('The queue was detached', { key: this.name })
-    this.#state = 'attached'
+    if (!isCurrent()) throw new ClosedError('The queue was detached', { key: this.name })
+    this.#moveTo('attached')
     this.emit('attached', existed)
     for (const { run } of this.#waiting.splice(0)) run()
     this.#consuming.onAttached()
@@ -123,19 +132,7 @@ export class RemoteQueue<M = unknown> extends InspectedQueue<M> {
   #sendAttach(): Promise<unknown> {
     const { ttl, maxsize } = this.#attachOptions
     const members = { queue: this.name, ttl: ms(ttl), maxsize: finite(maxsize) }
-    return this.#link.call('attach', this.name, members, { sub: this.#sub })
-  }
-
-  /** A new socket: what follows is sent behind it, and done in this order. */
-  #restore(): void {
-    if (this.#state !== 'attached') return
-    this.#restoring.cancel()
-    const sub = this.#sub
-    this.#sendAttach().catch(() => {
-      // The store does not answer the gateway. Another socket restores it anyway.
-      this.#restoring.after(RETRY_MS, () => sub === this.#sub && this.#link.isOnline && this.#restore())
-    })
-    this.#consuming.restore()
+    return this.#link.call('attach', this.name, members, { sub: this.#subscription.sub })
   }
 
   #onPush(push: Push): void {
@@ -160,15 +157,14 @@ export class RemoteQueue<M = unknown> extends InspectedQueue<M> {
 
   /** It is not attached any more. The gateway may be. */
   #leave(): void {
-    const sub = this.#sub
+    const subscription = this.#subscription
     this.#forget()
-    if (this.#link.isOnline) this.#link.call('end', this.name, { sub }).catch(() => {})
+    void subscription.end()
   }
 
   #forget(): void {
-    this.#state = 'detached'
-    this.#restoring.cancel()
-    this.#link.delete(this.#sub)
+    if (this.#state !== 'detached') this.#moveTo('detached')
+    this.#subscription.forget()
     this.#subscription = this.#newSubscription()
     // It learns of the end of the bus.
     if (this.#waiting.length > 0 || this.#consuming.isActive) this.#link.add(this.#subscription)
@@ -185,9 +181,9 @@ export class RemoteQueue<M = unknown> extends InspectedQueue<M> {
   }
 
   async #detach(): Promise<void> {
-    this.#state = 'detaching'
+    this.#moveTo('detaching')
     this.emit('detaching')
-    if (this.#link.isOnline) await this.#link.call('end', this.name, { sub: this.#sub }).catch(() => {})
+    await this.#subscription.end()
     // It may have been closed meanwhile.
     if (this.#state !== 'detaching') return
     if (this.#consuming.isActive) this.#consuming.onConsuming(false)
@@ -203,7 +199,7 @@ export class RemoteQueue<M = unknown> extends InspectedQueue<M> {
   async close(): Promise<void> {
     if (this.#state !== 'attached')
       throw new NotAttachedError('The queue is not attached', { key: this.name })
-    await this.#link.call('close', this.name, { sub: this.#sub })
+    await this.#link.call('close', this.name, { sub: this.#subscription.sub })
   }
 
   isAttached(): boolean {
@@ -224,7 +220,7 @@ export class RemoteQueue<M = unknown> extends InspectedQueue<M> {
     const { key, wait = 0 } = options
     const members = { message: jsonOf(message), key, wait: ms(wait) }
     const id = await this.#whenAttached(() =>
-      this.#link.call(...(['push', this.name, { ...members, sub: this.#sub }] as const), {
+      this.#link.call(...(['push', this.name, { ...members, sub: this.#subscription.sub }] as const), {
         mayWait: wait > 0,
         isAnswer: isCount,
       }),

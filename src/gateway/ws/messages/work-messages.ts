@@ -1,10 +1,11 @@
 import { z } from 'zod'
 import { JsonText } from '../../../kernel/codec/json-text.ts'
-import { MAX_LOG_LINES } from '../../../kernel/keys.ts'
+import { MAX_HELD_LEASE, MAX_LOG_LINES, MIN_HELD_LEASE } from '../../../kernel/keys.ts'
+import { DEFAULT_COMMAND } from '../../../kernel/names.ts'
 import type { RedisQueue, TakenJob } from '../../../queue/index.ts'
 import { WorkingClient } from '../../clients/working-client.ts'
 import { checkProgress } from '../../http/json.ts'
-import { jobOf, type LeasedJob, leaseLost, MAX_LEASE, MIN_LEASE, renewalText } from '../../http/lease.ts'
+import { jobOf, type LeasedJob, leaseLost, renewalText } from '../../http/lease.ts'
 import { errorOf } from '../../http/reason.ts'
 import { JobSubscription, release, takenJobText } from '../job-subscription.ts'
 import { duration, json, type MessageType, message, name } from '../message.ts'
@@ -18,8 +19,8 @@ const MAX_CONCURRENCY = 100
 
 const TAKING = {
   queue: name,
-  command: name.default('job'),
-  lease: duration(MIN_LEASE, MAX_LEASE).default(DEFAULT_LEASE),
+  command: name.default(DEFAULT_COMMAND),
+  lease: duration(MIN_HELD_LEASE, MAX_HELD_LEASE).default(DEFAULT_LEASE),
 }
 const LEASED = { queue: name, lease: z.string().max(8_192) }
 const log = z.union([z.string(), z.array(z.string()).max(MAX_LOG_LINES)])
@@ -95,7 +96,7 @@ export const WORK_MESSAGES: readonly MessageType[] = [
     type: 'renew',
     scope: 'work',
     summary: 'Renews a lease, for `for` or as long as before: `{ left, cancelled }`.',
-    members: { ...LEASED, for: duration(MIN_LEASE, MAX_LEASE).optional() },
+    members: { ...LEASED, for: duration(MIN_HELD_LEASE, MAX_HELD_LEASE).optional() },
     handle: (session, { values }) =>
       leased(session, values, async ({ job, lease }) => {
         const ms = values.for ?? lease

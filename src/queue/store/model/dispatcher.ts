@@ -46,7 +46,7 @@ export class Dispatcher {
   take(
     command: CommandState,
     lease: number,
-    holderOf: (attempt: TakenAttempt) => string,
+    addressOf: (attempt: TakenAttempt) => string,
   ): TakenAttempt | undefined {
     let job: JobRecord | undefined
     while (!job && command.ready.length > 0) job = this.#state.jobs.get(command.ready.shift() ?? '')
@@ -54,7 +54,7 @@ export class Dispatcher {
     job.fence = this.#fenceOf(job)
     const { id, fence, failures, options, payload } = job
     const attempt = { id, fence, failures, options, payload }
-    job.moveTo({ kind: 'active', worker: holderOf(attempt) })
+    job.moveTo({ kind: 'active', worker: addressOf(attempt) })
     this.#state.deadlines.set(id, this.#context.now + lease)
     this.#state.totals.taken++
     return attempt

@@ -275,15 +275,15 @@ export class QueueModel {
     })
   }
 
-  /** `holderOf`: the address of the holder of an attempt. */
+  /** `addressOf`: the address of the holder of an attempt. */
   take(
     command: string,
     lease: number,
-    holderOf: (attempt: TakenAttempt) => string,
+    addressOf: (attempt: TakenAttempt) => string,
     context: TransitionContext,
   ): TakenAttempt | 'due' | undefined {
     if (this.state.isPaused(command)) return undefined
-    const taken = new Dispatcher(this.state, context).take(this.state.command(command), lease, holderOf)
+    const taken = new Dispatcher(this.state, context).take(this.state.command(command), lease, addressOf)
     return taken ?? (this.state.deadlines.dueBy(context.now).length > 0 ? 'due' : undefined)
   }
 

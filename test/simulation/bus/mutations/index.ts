@@ -1,6 +1,7 @@
 import { Attachment } from '../../../../src/bus/queue/attachment.ts'
-import { Consumer, LostMessages } from '../../../../src/bus/queue/consumer.ts'
+import { Consumer } from '../../../../src/bus/queue/consumer.ts'
 import { Consuming } from '../../../../src/bus/queue/consuming.ts'
+import { LostMessages } from '../../../../src/bus/queue/lost-messages.ts'
 import type { Instance, PushRequest, QueueStore, TopicStore } from '../../../../src/bus/store/store.ts'
 import type { BusPlan } from '../plan.ts'
 import type { BusMutation } from './mutation.ts'

@@ -1,16 +1,17 @@
 import pDefer from 'p-defer'
 import { ClosedError } from '../../errors.ts'
+import { assertTransition, type Transitions } from '../../kernel/collections.ts'
 import type { BusContext } from '../context.ts'
 import { Attachment } from '../queue/attachment.ts'
 import { Consuming } from '../queue/consuming.ts'
-import { EventReceiver } from '../queue/event-receiver.ts'
+import { EventReceiver } from '../queue/receivers.ts'
 import type { Incoming } from '../store/store.ts'
 import type { ResolvedChannelOptions } from './options.ts'
 import { Outbound } from './outbound.ts'
 import { Presence } from './presence.ts'
 
-/** Receives the events of a session. */
-export interface SessionListener {
+/** Receives the events of the holder of a role. */
+export interface RoleListener {
   /** This process has its role, or has it no more. */
   onRole(has: boolean): void
   onRemoteConnect(): void
@@ -20,19 +21,38 @@ export interface SessionListener {
   onLost(): void
 }
 
-/** One stay in a role of a channel: receives from the queue of that role, and sends to that of the peer. */
-export class Session {
+type State = 'attaching' | 'waiting' | 'holding' | 'closed'
+
+const TRANSITIONS: Transitions<State> = {
+  attaching: ['waiting', 'closed'],
+  waiting: ['holding', 'closed'],
+  holding: ['holding', 'waiting', 'closed'],
+  closed: [],
+}
+
+/**
+ * Takes a role of a channel, and holds it, once: receives from the queue of that role, of which it is the exclusive consumer, and
+ * sends to that of the peer.
+ *
+ * | event                                | attaching | waiting | holding | closed |
+ * | ------------------------------------ | --------- | ------- | ------- | ------ |
+ * | both queues are attached             | waiting   |         |         |        |
+ * | it is the consumer that receives     |           | holding | holding |        |
+ * | it is so no more: its lease was over |           |         | waiting |        |
+ * | `close`                              | closed    | closed  | closed  |        |
+ */
+export class RoleHolder {
   readonly #options: ResolvedChannelOptions
-  readonly #listener: SessionListener
+  readonly #listener: RoleListener
   readonly #inbound: Attachment
   readonly #consuming: Consuming
   readonly #outbound: Outbound
   readonly #presence: Presence
-  readonly #hasRole = pDefer<void>()
+  /** Fulfilled when it holds the role for the first time. */
+  readonly #taken = pDefer<void>()
   /** Settled when both queues are attached, or one of them cannot be. */
   #attaching: Promise<unknown> = Promise.resolve()
-  #isClosed = false
-  #hasRoleNow = false
+  #state: State = 'attaching'
 
   /** `local`, `remote`: the queues of the two roles. */
   constructor(
@@ -40,11 +60,11 @@ export class Session {
     remote: string,
     context: BusContext,
     options: ResolvedChannelOptions,
-    listener: SessionListener,
+    listener: RoleListener,
   ) {
     this.#options = options
     this.#listener = listener
-    this.#hasRole.promise.catch(() => {})
+    this.#taken.promise.catch(() => {})
     this.#inbound = new Attachment(local, context, {
       onSignal: () => this.#consuming.resume(),
       onUp: () => this.#consuming.resume(),
@@ -57,7 +77,7 @@ export class Session {
     this.#consuming = new Consuming(local, context, this.#inbound, () => {})
     this.#outbound = new Outbound(remote, context, {
       onHolder: () => {
-        if (this.#hasRoleNow) this.#presence.look()
+        if (this.#state === 'holding') this.#presence.look()
       },
       onLost: (closed) => {
         this.#presence.close()
@@ -80,11 +100,11 @@ export class Session {
     this.#attaching = Promise.allSettled(attaching)
     await this.#attaching
     await Promise.all(attaching)
-    if (this.#isClosed) return this.#hasRole.promise
+    if (this.#state === 'closed') return this.#taken.promise
+    this.#moveTo('waiting')
     const receiver = new EventReceiver(
       {
         receive: (message) => this.#listener.onMessage(message),
-        onStarted: () => {},
         onFence: (fence) => this.#onFence(fence),
         resume: () => this.#consuming.resume(),
       },
@@ -93,15 +113,23 @@ export class Session {
     const { lease, reliable, prefetch } = this.#options
     const terms = { max: Number.POSITIVE_INFINITY, remove: true, index: 0, last: 0 }
     this.#consuming.begin({ ...terms, exclusive: true, lease, reliable, prefetch }, receiver, () => {})
-    await this.#hasRole.promise
+    await this.#taken.promise
   }
 
+  #moveTo(state: State): void {
+    assertTransition('role holder', TRANSITIONS, this.#state, state)
+    this.#state = state
+  }
+
+  /** `fence`: 0: it is not the consumer that receives. */
   #onFence(fence: number): void {
-    this.#hasRoleNow = fence !== 0
-    this.#listener.onRole(this.#hasRoleNow)
+    if (this.#state === 'closed') return
+    const holds = fence !== 0
+    this.#moveTo(holds ? 'holding' : 'waiting')
+    this.#listener.onRole(holds)
     // It learns of the peer with its role.
-    if (!this.#hasRoleNow) return this.#presence.reset()
-    this.#hasRole.resolve()
+    if (!holds) return this.#presence.reset()
+    this.#taken.resolve()
     this.#presence.look()
   }
 
@@ -122,9 +150,9 @@ export class Session {
 
   /** Leaves the role. Never rejects. */
   async close(): Promise<void> {
-    this.#isClosed = true
+    this.#moveTo('closed')
     this.#presence.close()
-    this.#hasRole.reject(new ClosedError('The channel was disconnected'))
+    this.#taken.reject(new ClosedError('The channel was disconnected'))
     const stopped = this.#consuming.stop().catch(() => {})
     await this.#attaching
     await Promise.all([stopped, this.#outbound.detach()])
