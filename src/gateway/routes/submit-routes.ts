@@ -1,6 +1,7 @@
 import { z } from 'zod'
 import { ConflictError, RemoteError } from '../../errors.ts'
 import type { JsonText } from '../../kernel/codec/json-text.ts'
+import { DEFAULT_COMMAND } from '../../kernel/names.ts'
 import type { Job, RedisQueue, SubmitOptions } from '../../queue/index.ts'
 import { noteAction } from '../clients/audit.ts'
 import type { GatewayDeps } from '../deps.ts'
