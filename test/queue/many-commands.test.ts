@@ -2,8 +2,10 @@
 
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
-import { ClosedError, MemoryQueueStore, OverloadedError, RedisQueue } from '../../src/index.ts'
-import { MAX_KNOWN_COMMANDS } from '../../src/queue/store/store.ts'
+import { ClosedError, Connection, MemoryQueueStore, OverloadedError, RedisQueue } from '../../src/index.ts'
+import { newId } from '../../src/kernel/keys.ts'
+import { RedisQueueStore } from '../../src/queue/store/redis/redis-store.ts'
+import { type Delivery, MAX_KNOWN_COMMANDS } from '../../src/queue/store/store.ts'
 import {
   MAX_IDLE_WORKERS,
   MAX_WAITED_COMMANDS,
@@ -14,6 +16,11 @@ import { ManualClock } from '../support/manual-clock.ts'
 import { onBothStores, onRedis, type QueueWorld, subscribed } from '../support/stores.ts'
 import { rejectionOf, until } from '../support/wait.ts'
 
+const WITHIN = 2_000
+const SUBMISSION = {
+  ...({ payload: '', options: '', awaited: false, conflict: 'reject', delay: 0, priority: 0 } as const),
+  ...{ lifo: false, abortUnwanted: false, requiresWorker: false },
+}
 const FOREVER = { wait: Number.POSITIVE_INFINITY }
 
 /** Known commands beyond those that are needed: about a sixteenth of all is not needed when each new one is paid for. */
@@ -63,6 +70,10 @@ test('L5 take - of the workers without a taker those are kept that were used las
   assert.equal((await taking)?.payload, 2)
   await queue.close()
   assert.equal(await keysOf(w, 'r'), 0)
+  assert.ok(
+    (await known(w)).length <= MAX_KNOWN_COMMANDS,
+    'those of the workers that were removed are forgotten',
+  )
 })
 
 /** The commands that are known to the store. */
@@ -91,6 +102,34 @@ onBothStores('L5 commands - those that nobody needs are known up to a bound', as
     [],
   )
   assert.deepEqual([(await queue.counts()).waiting, await queue.drain()], [20, 20])
+})
+
+test('commands - a slot is used once by the jobs of one turn, however many commands they have', async () => {
+  await using w = await onRedis()
+  await using connection = new Connection(w.t.redis)
+  const store = new RedisQueueStore(connection, 'soloflight', 'queue')
+  await store.counts(WITHIN)
+  await until(() => store.subscribed, { what: 'the subscription' })
+  const delivered: string[] = []
+  const listener = {
+    onDelivery: ({ id }: Delivery) => delivered.push(id),
+    ...{ onCancelled: () => {}, onDue: () => {}, onCapacityRequested: () => {} },
+  }
+  await store.setCapacity({ nonce: newId(), command: 'work' }, 1, listener, WITHIN)
+  // The keys of 32 commands are cached: when the second job comes, those of its command are not any more.
+  await each(10, (n) => store.hasWorker(`known ${n}`, WITHIN))
+  const others = Array.from({ length: 22 }, (_, n) => `other ${n}`)
+  await Promise.all(
+    ['work', ...others, 'work'].map((command, n) => {
+      const submission = { ...SUBMISSION, id: `job-${n}`, command, nonce: newId() }
+      return new Promise<void>((onReply, onError) =>
+        store.submit(submission, WITHIN, { onReply: () => onReply(), onError, onNotice: () => {} }),
+      )
+    }),
+  )
+  await until(() => delivered.length > 0, { what: 'a delivery' })
+  assert.deepEqual([delivered, (await store.counts(WITHIN)).active], [['job-0'], 1])
+  store.close()
 })
 
 test('L5 take - more commands than there may be workers are refused; what does not wait and who waits goes on', async () => {

@@ -197,7 +197,7 @@ export class InMemoryQueueClient implements QueueStore {
 
   async removeWorker({ nonce, command }: WorkerRef, within: number): Promise<void> {
     this.#client.workers.delete(nonce)
-    this.#broker.apply((model) => model.removeWorker(this.inbox + nonce, command))
+    this.#broker.apply((model, context) => model.removeWorker(this.inbox + nonce, command, context))
     await this.#broker.delivered(within)
   }
 

@@ -297,8 +297,8 @@ export class QueueModel {
     return undefined
   }
 
-  removeWorker(worker: string, command: string): void {
-    this.state.command(command).forgetWorker(worker)
+  removeWorker(worker: string, command: string, { now }: TransitionContext): void {
+    this.state.removeWorker(worker, command, now)
   }
 
   /**

@@ -177,10 +177,20 @@ export class QueueState {
     for (const name of this.#commandNames) if (sample.push(name) === COMMAND_SAMPLE) break
     for (const name of sample) {
       this.#commandNames.delete(name)
-      const known = this.#commands.get(name)
-      const isUsed = known && known.ready.length + known.knownWorkers(now).length > 0
-      if (isUsed || name === added || this.paused.has(name)) this.#commandNames.add(name)
+      if (this.#isNeeded(name, now) || name === added) this.#commandNames.add(name)
     }
+  }
+
+  #isNeeded(name: string, now: number): boolean {
+    const known = this.#commands.get(name)
+    const isUsed = known !== undefined && known.ready.length + known.knownWorkers(now).length > 0
+    return isUsed || this.paused.has(name)
+  }
+
+  removeWorker(worker: string, name: string, now: number): void {
+    this.command(name).forgetWorker(worker)
+    const areTooMany = this.#commandNames.size > MAX_KNOWN_COMMANDS
+    if (areTooMany && !this.#isNeeded(name, now)) this.#commandNames.delete(name)
   }
 
   /** Takes a job out of the index of its state. */

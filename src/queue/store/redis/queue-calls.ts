@@ -67,15 +67,15 @@ export class CommandList {
 
   /** The number of a command. Counts one more item of it. */
   numberOf(command: CommandKeys): number {
-    const known = this.commands.indexOf(command)
+    const known = this.commands.findIndex(({ segment }) => segment === command.segment)
     const index = known === -1 ? this.commands.push(command) - 1 : known
     this.counts[index] = (this.counts[index] ?? 0) + 1
     return index + 1
   }
 }
 
-/** The keys of so many commands are cached. */
-const MAX_CACHED_COMMANDS = 1000
+/** The keys of so many commands are cached, for each queue object. */
+const MAX_CACHED_COMMANDS = 32
 
 type ReadCommand = 'zrange' | 'lrange' | 'hkeys' | 'hvals' | 'hmget' | 'smembers'
 
@@ -115,7 +115,8 @@ export class QueueCalls {
     const cached = this.#commands.get(name)
     if (cached) return cached
     const command = this.#commandKeys(name, keySegment(name))
-    if (this.#commands.size < MAX_CACHED_COMMANDS) this.#commands.set(name, command)
+    if (this.#commands.size >= MAX_CACHED_COMMANDS) this.#commands.clear()
+    this.#commands.set(name, command)
     return command
   }
 

@@ -142,8 +142,9 @@ export const WORKER_TTL: number = 15 * 60_000
  *                                 them once saves a tenth of the time of a call with 25 jobs
  *   nextNumber(id, last, least)    the number after `last`, at least `least`; raises an error when it is not exact
  *   dueMember(id, command)        the member of t and d
- *   registerCommand(command, name)   makes a command known. Beyond MAX_KNOWN_COMMANDS, some of those are forgotten that have no
- *                                 ready job, worker or pause
+ *   areTooManyKnown()             whether more than MAX_KNOWN_COMMANDS are known
+ *   forgetNeedless(segment)       forgets a command that has no ready job, worker or pause
+ *   registerCommand(command, name)   makes a command known, and forgets some needless ones if there are too many
  *   tally(field)                  counts one more in the totals, when writeTotals() is called
  *   writeTotals()                 writes what was counted: one command for each field, however many jobs the script has
  *
@@ -205,13 +206,17 @@ end
 local function jobKey(id) return base .. 'j/' .. id end
 local function idOf(key) return string.sub(key, #base + 3) end
 local function dueMember(id, command) return id .. ' ' .. command.segment end
+local function forgetNeedless(segment)
+  if redis.call('EXISTS', base .. 'w/' .. segment, base .. 'r/' .. segment) > 0 then return end
+  if redis.call('SISMEMBER', pausedKey, segment) == 0 then redis.call('HDEL', commandsKey, segment) end
+end
+local function areTooManyKnown() return redis.call('HLEN', commandsKey) > ${MAX_KNOWN_COMMANDS} end
 local function registerCommand(command, name)
   local isNew = redis.call('HSET', commandsKey, command.segment, name) == 1
   expire(commandsKey, ${PENDING_JOB_TTL})
-  if not isNew or redis.call('HLEN', commandsKey) <= ${MAX_KNOWN_COMMANDS} then return end
+  if not isNew or not areTooManyKnown() then return end
   for _, segment in ipairs(redis.call('HRANDFIELD', commandsKey, ${COMMAND_SAMPLE})) do
-    local isNeeded = segment == command.segment or redis.call('EXISTS', base .. 'w/' .. segment, base .. 'r/' .. segment) > 0
-    if not isNeeded and redis.call('SISMEMBER', pausedKey, segment) == 0 then redis.call('HDEL', commandsKey, segment) end
+    if segment ~= command.segment then forgetNeedless(segment) end
   end
 end
 local tallies = {}

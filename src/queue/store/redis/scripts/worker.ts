@@ -49,6 +49,7 @@ export const REMOVE_WORKER: string = /* lua */ `
 local command, worker = commands[1], ARGV[argBase + 1]
 redis.call('LREM', command.slotsKey, 0, worker)
 redis.call('HDEL', command.workersKey, worker)
+if areTooManyKnown() then forgetNeedless(command.segment) end
 publish(worker, 'w')
 sendOutbox()
 return 1
