@@ -93,7 +93,7 @@ describe('subscriptions are lost', { concurrency: 2 }, () => {
   })
 
   test('V2 V4 black hole - of one of two: calls that are delivered into it run elsewhere or again, exactly once', async () => {
-    await using s = await ServicesWire.start(2)
+    await using s = await ServicesWire.start(2, { lease: 10_000 })
     s.at(0).holeSubscription()
     const names = namesOf(200)
     const ms = await took(async () => {
@@ -107,7 +107,7 @@ describe('subscriptions are lost', { concurrency: 2 }, () => {
   })
 
   test('V2 V4 black hole - of the only process: all calls run there afterwards, exactly once', async () => {
-    await using s = await ServicesWire.start(1)
+    await using s = await ServicesWire.start(1, { lease: 10_000 })
     s.at(0).holeSubscription()
     const names = namesOf(50)
     const ms = await took(async () => {
