@@ -125,6 +125,26 @@ describe('posts under faults', { concurrency: 2 }, () => {
     })
   }
 
+  test('posts - memory that runs out in the middle of the step: all jobs are there', async () => {
+    await using s = await wired({ lease: LONG })
+    // Their records take more room than the command that brings them.
+    const options = { delay: 60_000 }
+    const post = Array.from({ length: 1000 }, () => ({ command: 'work', options }))
+    const used = async () =>
+      Number(/used_memory:(\d+)/.exec(String(await s.t.server.call('INFO', 'memory')))?.[1])
+    await s.queue.enqueueAll(post)
+    const before = await used()
+    await s.queue.enqueueAll(post)
+    const after = await used()
+    await s.t.server.call('CONFIG', 'SET', 'maxmemory-policy', 'noeviction')
+    await s.t.server.call('CONFIG', 'SET', 'maxmemory', Math.round(after + 0.7 * (after - before)))
+    assert.equal((await s.queue.enqueueAll(post)).length, 1000)
+    const error = await rejectionOf(s.queue.enqueueAll(postOf(1)))
+    assert.match(String((error as Error).cause), /OOM/, 'it has not run out')
+    await s.t.server.call('CONFIG', 'SET', 'maxmemory', 0)
+    assert.equal((await s.other.counts()).delayed, 3000)
+  })
+
   test('posts - a key of another type refuses the whole post, and nothing is written', async () => {
     await using s = await wired({ lease: LONG })
     const [deadlines = '', delayed = '', , , commands = ''] = names.shared
