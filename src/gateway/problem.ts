@@ -13,8 +13,6 @@ export interface ProblemOptions {
   failure?: RemoteFailure | undefined
   /** Of a call to a service: whether its handler has run. */
   ran?: Ran | undefined
-  /** Of a post of several jobs: what became of each. */
-  jobs?: readonly object[] | undefined
   /** The request may have taken effect: the answer does not ask for it again. */
   mayHaveHappened?: boolean | undefined
   headers?: Readonly<Record<string, string>> | undefined
@@ -39,7 +37,6 @@ export class Problem extends Error {
   readonly id: string | undefined
   readonly failure: RemoteFailure | undefined
   readonly ran: Ran | undefined
-  readonly jobs: readonly object[] | undefined
   readonly mayHaveHappened: boolean
   readonly headers: Readonly<Record<string, string>>
 
@@ -51,17 +48,15 @@ export class Problem extends Error {
     this.id = options.id
     this.failure = options.failure
     this.ran = options.ran
-    this.jobs = options.jobs
     this.mayHaveHappened = options.mayHaveHappened ?? false
     const isRepeatable = REPEATABLE.includes(status) && !this.mayHaveHappened
     this.headers = isRepeatable ? { ...RETRY_AFTER, ...options.headers } : (options.headers ?? {})
   }
 
-  /** The same, about a job or several. */
-  about(more: Pick<ProblemOptions, 'id' | 'jobs' | 'detail'>): Problem {
-    const { status, error, detail, id, failure, ran, jobs, mayHaveHappened, headers, cause } = this
-    const same = { detail, id, failure, ran, jobs, mayHaveHappened, headers, cause }
-    return new Problem(status, error, { ...same, ...more })
+  /** The same, about a job. */
+  about(id: string | undefined): Problem {
+    const { status, error, detail, failure, ran, mayHaveHappened, headers, cause } = this
+    return new Problem(status, error, { detail, id, failure, ran, mayHaveHappened, headers, cause })
   }
 
   /** The answer to the client. */
@@ -72,10 +67,10 @@ export class Problem extends Error {
 
   /** The members of the answer. */
   toJSON(): Record<string, unknown> {
-    const { status, error, detail, id, failure, ran, jobs } = this
+    const { status, error, detail, id, failure, ran } = this
     const type = `urn:soloflight:problem:${error.replace(/[^a-z0-9]+/g, '-')}`
     const title = error.charAt(0).toUpperCase() + error.slice(1)
-    return { type, title, status, detail, id, error, failure, ran, jobs }
+    return { type, title, status, detail, id, error, failure, ran }
   }
 }
 

@@ -38,8 +38,8 @@ export type FeedEvent = {
 }[keyof QueueEvents]
 
 /**
- * Effect of a submission. 'created': it created a new run. 'joined': it joined a run that waits or is active. 'cached': the
- * outcome of an earlier run was still valid.
+ * Effect of a submission. 'created': it created a new run. 'joined': it joined a run that waits or is active, or its post was
+ * submitted before. 'cached': the outcome of an earlier run was still valid.
  */
 export type Disposition = 'created' | 'joined' | 'cached'
 

@@ -1,6 +1,6 @@
 import { ContextEmitter } from '../kernel/hooks.ts'
 import { countFrom, oneOf, shownValue } from '../kernel/options.ts'
-import type { QueueEvents } from './events.ts'
+import { type FeedEvent, type QueueEvents, type WatchOptions, watchFeed } from './events.ts'
 import { type AnyJobs, type CommandOf, type JobMap, type JobPage, type JobStatus, statusOf } from './job.ts'
 import { OUTCOME_RETENTION, type QueueContext } from './options.ts'
 import type { QueueLoad } from './store/load.ts'
@@ -90,9 +90,9 @@ export abstract class QueueManagement<
   }
 
   /**
-   * Removes all waiting and delayed jobs, as {@link drain} does, sets the totals to 0, and removes the queue from the register of
-   * queues until it is used again; a process with a worker for it lists it again after 10 minutes. Running jobs go on, and are
-   * counted when they end. Jobs that are submitted meanwhile may stay.
+   * Removes all waiting and delayed jobs, as {@link drain} does, forgets the keys of posts (`enqueueAll`), sets the totals to 0,
+   * and removes the queue from the register of queues until it is used again; a process with a worker for it lists it again after
+   * 10 minutes. Running jobs go on, and are counted when they end. Jobs that are submitted meanwhile may stay.
    */
   async erase(): Promise<void> {
     await this.drain({ delayed: true })
@@ -168,6 +168,16 @@ export abstract class QueueManagement<
   /** Removes a job and its outcome. Its waiters are rejected with RemovedError. Returns false if there is no such job. */
   async remove(id: string): Promise<boolean> {
     return terminate(id, 'removed', Buffer.alloc(0), this.open())
+  }
+
+  /**
+   * Calls `listener` with the events of this queue from all processes, best effort, until the returned function is called.
+   * Events are sent only while at least one process watches. `onGap` is called when events may have been lost, because the
+   * connection was.
+   * @throws UnavailableError, ClosedError, TypeError.
+   */
+  async watch(listener: (event: FeedEvent) => void, options: WatchOptions = {}): Promise<() => void> {
+    return watchFeed(this.open(), listener, options)
   }
 
   /** Returns the lines that handlers wrote with `job.log`: the last 1,000, kept for a day. */

@@ -245,7 +245,7 @@ const NAMES_OPTIONS = pick(QUEUE_OPTIONS, 'redis', 'store', 'prefix', 'unavailab
 const NAMES_DEFAULTS = pick(QUEUE_DEFAULTS, 'prefix', 'unavailableAfter')
 
 /** Options that a queue has as well are checked the same way. */
-const SUBMIT_OPTIONS: OptionTable<SubmitOptions> = {
+export const SUBMIT_OPTIONS: OptionTable<SubmitOptions> = {
   ...pick(QUEUE_OPTIONS, 'ttl', 'errorTtl', 'attempts', 'timeout', 'conflict', 'abortUnwanted'),
   dedupe: [checkDedupe],
   delay: [numberBetween(0, MAX_DELAY)],

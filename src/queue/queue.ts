@@ -4,7 +4,7 @@ import type { JsonText } from '../kernel/codec/json-text.ts'
 import { checkDuration, checkFunction, checkTimeout } from '../kernel/options.ts'
 import { connectionFor } from '../kernel/redis/connection.ts'
 import { awaitReady, READY_TIMEOUT_MS } from '../kernel/redis/readiness.ts'
-import { EventReporter, type FeedEvent, type QueueStats, type WatchOptions, watchFeed } from './events.ts'
+import { EventReporter, type QueueStats } from './events.ts'
 import {
   type AnyJobs,
   type BulkJob,
@@ -37,7 +37,9 @@ import { QueueKeys } from './store/redis/queue-calls.ts'
 import { RedisQueueStore } from './store/redis/redis-store.ts'
 import type { Submission } from './store/store.ts'
 import { type BegunSubmission, OutcomeWaits } from './submitting/outcome-waits.ts'
+import { createPost, type PostJob, type PostOptions, submitPost } from './submitting/post.ts'
 import {
+  type AcceptedJob,
   assertNotAborted,
   checkName,
   closedError,
@@ -200,7 +202,10 @@ export class RedisQueue<Jobs extends JobMap<Jobs> = AnyJobs>
 
   async #submitDetached(submission: Submission): Promise<Job<never>> {
     const { id, command } = submission
-    const { status, generation } = await submitDetached(submission, this.#context)
+    return this.#accepted({ id, command, ...(await submitDetached(submission, this.#context)) })
+  }
+
+  #accepted({ id, command, status, generation }: AcceptedJob): Job<never> {
     this.#events.counters.submitted++
     this.#events.submitted(id, command, status)
     return new Job(id, command, status, generation, this)
@@ -211,21 +216,29 @@ export class RedisQueue<Jobs extends JobMap<Jobs> = AnyJobs>
    * @throws as {@link enqueue}, with the error of the first job that was refused. The other jobs may have been accepted.
    */
   async enqueueMany(jobs: readonly BulkJob<Jobs>[]): Promise<Job[]> {
-    return (await this.enqueueEach(jobs)).map((each) => {
-      if (each.status === 'rejected') throw each.reason
-      return each.value
-    })
-  }
-
-  /** As {@link enqueueMany}, and tells what became of each job. @internal */
-  async enqueueEach(jobs: readonly BulkJob<Jobs>[]): Promise<PromiseSettledResult<Job>[]> {
     this.#assertOpen()
     const submissions = jobs.map(({ command, payload, options = {} }) =>
       createSubmission(command, payload, options, false, this.#context.options),
     )
     const accepted = submissions.map((submission) => this.#submitDetached(submission))
     if (jobs.length > 0) this.#context.registration.use()
-    return Promise.allSettled(accepted)
+    return (await Promise.allSettled(accepted)).map((each) => {
+      if (each.status === 'rejected') throw each.reason
+      return each.value
+    })
+  }
+
+  /**
+   * Submits a post: up to 1,000 jobs of up to 2 MB together, all of them or none, by one step. Each is a new job. With `dedupe`,
+   * the same post (commands and payloads, in their order) is not submitted again: it resolves with the jobs of the first.
+   * @throws as {@link enqueue}; ConflictError if another post is known under the key. After an UnavailableError whose `sent` is
+   * true all jobs may be there; call again with the same `dedupe` to know.
+   */
+  async enqueueAll(jobs: readonly PostJob<Jobs>[], options: PostOptions = {}): Promise<Job[]> {
+    this.#assertOpen()
+    const accepted = await submitPost(createPost(jobs, options, this.#context), this.#context)
+    if (accepted.length > 0) this.#context.registration.use()
+    return accepted.map((job) => this.#accepted(job))
   }
 
   /**
@@ -271,17 +284,6 @@ export class RedisQueue<Jobs extends JobMap<Jobs> = AnyJobs>
   async job(id: string): Promise<Job | undefined> {
     const snapshot = await snapshotOf(id, this.open())
     return snapshot && new Job(id, snapshot.command, undefined, snapshot.generation, this)
-  }
-
-  /**
-   * Calls `listener` with the events of this queue from all processes, best effort, until the returned function is called.
-   * Events are sent only while at least one process watches. `onGap` is called when events may have been lost, because the
-   * connection was.
-   * @throws UnavailableError, ClosedError, TypeError.
-   */
-  async watch(listener: (event: FeedEvent) => void, options: WatchOptions = {}): Promise<() => void> {
-    this.#assertOpen()
-    return watchFeed(this.#context, listener, options)
   }
 
   /**

@@ -24,6 +24,7 @@ import {
   type DueJob,
   type JobNotice,
   PENDING_JOB_TTL,
+  type Post,
   type QueueStore,
   type Submission,
   type SubmitReply,
@@ -214,6 +215,30 @@ const op = fc.oneof(
       type: fc.constant('submitBatch' as const),
       peer,
       all: fc.array(fc.record(submissionShape), { minLength: 2, maxLength: 5 }),
+    }),
+  },
+  {
+    weight: 4,
+    arbitrary: fc.record({
+      type: fc.constant('submitAll' as const),
+      peer,
+      /** Whether it has one of two keys, or none. */
+      key: fc.constantFrom(0, 0, 1, undefined),
+      digest: mostly(0, 1),
+      knownFor: fc.constantFrom(100, 400, 5000),
+      jobs: fc.array(
+        fc.record({
+          command: mostly(0, 1),
+          delay: mostly(0, 100, 400),
+          priority: mostly(0, 1, 2),
+          lifo: mostly(false, true),
+          abortUnwanted: fc.boolean(),
+          requiresWorker: mostly(false, true),
+          payload,
+          options: fc.constantFrom('', '{"a":1}'),
+        }),
+        { maxLength: 4 },
+      ),
     }),
   },
   {
@@ -572,6 +597,18 @@ function stateOfCommandKeys([w, i, r, z]: (Found | undefined)[], named: Names): 
   }
 }
 
+const KNOWN_POST_KEYS = ['key 0', 'key 1']
+
+/** A known post from its hash; undefined if the queue was erased since. */
+function stateOfPost(post: Found | undefined, erasures: string, named: Names): object | undefined {
+  const { h, c, y, x, ...unknown } = Object.fromEntries(
+    pairs(post).map(([name, value]) => [name, `${value}`]),
+  )
+  assert.deepEqual(unknown, {}, 'unknown fields')
+  if (!post || x !== erasures) return undefined
+  return { digest: h, nonce: named(c ?? ''), generation: Number(y), expiresAt: post.expiresAt }
+}
+
 /** The totals of a queue. Repeats the table of their fields in prelude.ts, as a check of it. */
 function totalsOfHash(fields: Map<string, Buffer>): QueueTotals {
   assert.deepEqual(
@@ -604,6 +641,7 @@ class Worlds {
   /** Whether the operation was a batch. */
   #batched = false
   readonly #submissions: { peer: Peer; submission: Submission }[] = []
+  readonly #posts: Post[] = []
   /** Waiters that have not been notified, by nonce, and where they are parked. */
   readonly #owed = new Map<string, { id: string; park: string }>()
   /** Nonces of waiters that have been notified. */
@@ -726,6 +764,8 @@ class Worlds {
         return this.#repeatable(this.#submitBatch(op.peer, [op]))
       case 'submitBatch':
         return this.#repeatable(this.#submitBatch(op.peer, op.all))
+      case 'submitAll':
+        return this.#submitAll(op)
       case 'setCapacity':
       case 'removeWorker':
         return this.#repeatable(this.#worker(op))
@@ -856,6 +896,28 @@ class Worlds {
     }
     this.#submissions.push({ peer, submission })
     return submission
+  }
+
+  #submitAll({ peer, key, digest, knownFor, jobs }: Of<'submitAll'>): Promise<void> {
+    const nonce = this.#nonce(`post${this.#posts.length}`)
+    const common = { awaited: false, conflict: 'reject' as const, nonce }
+    const post: Post = {
+      key: KNOWN_POST_KEYS[key ?? -1] ?? nonce,
+      ...{ digest: `digest ${digest}`, nonce, knownFor },
+      jobs: jobs.map(({ command, payload: [length, fill], ...options }, at) => ({
+        id: `post-${this.#posts.length}-${at}`,
+        command: COMMANDS[command] as string,
+        payload: String.fromCharCode(fill + 1).repeat(length),
+        ...options,
+        ...common,
+      })),
+    }
+    this.#posts.push(post)
+    return this.#both(peer, (store) => {
+      // Capacity is requested at the end, once for each command.
+      this.#batched = true
+      return store.submitAll(post, WITHIN)
+    })
   }
 
   async #submit(peer: Peer, all: Submission[]): Promise<void> {
@@ -1215,14 +1277,19 @@ class Worlds {
     this.#checkModel()
     const { state } = this.#broker.model
     const commands = COMMANDS.flatMap((name) => this.#names.command(name))
-    const jobs = JOBS.map((id) => this.#names.job(id))
-    const reply = await READ_KEYS.with([...this.#names.shared, ...commands, ...jobs], []).send(
+    const ids = [...JOBS, ...this.#posts.flatMap(({ jobs }) => jobs.map(({ id }) => id))]
+    const postKeys = [...new Set(this.#posts.map(({ key }) => key))]
+    const own = [...ids.map((id) => this.#names.job(id)), ...postKeys.map((key) => this.#names.post(key))]
+    const reply = await READ_KEYS.with([...this.#names.shared, ...commands, ...own], []).send(
       senderOf(this.#client),
     )
     const found: (Found | undefined)[] = []
     for (const [at, expiresAt, content] of reply as [number, Buffer, Buffer[]][])
       found[at - 1] = { expiresAt: Number(String(expiresAt) || Number.POSITIVE_INFINITY), content }
     const [t, d, x, c, q, s, n, ...rest] = found
+    const totals = new Map(pairs(n))
+    const erasures = String(totals.get('x') ?? 0)
+    totals.delete('x')
     const finishedList = (set: Found | undefined) => ({ expiries: scores(set), until: set?.expiresAt ?? 0 })
     const commandNames = state.commands(time)
     const redis = {
@@ -1233,17 +1300,20 @@ class Worlds {
       commandNames: pairs(q).map(([, name]) => String(name)),
       commandsUntil: q?.expiresAt ?? 0,
       paused: texts(s).sort(),
-      totals: totalsOfHash(new Map(pairs(n))),
+      totals: totalsOfHash(totals),
       commands: COMMANDS.map((_, n) =>
         stateOfCommandKeys(
           Array.from({ length: 4 }, (_, k) => rest[4 * n + k]),
           this.#named,
         ),
       ),
-      jobs: JOBS.map((_, n) => {
+      jobs: ids.map((_, n) => {
         const one = rest[4 * COMMANDS.length + n]
         return one && stateOfHash(new Map(pairs(one)), one.expiresAt, this.#named)
       }),
+      posts: postKeys.map((_, n) =>
+        stateOfPost(rest[4 * COMMANDS.length + ids.length + n], erasures, this.#named),
+      ),
     }
     const model = {
       deadlines: timesOf(state.deadlines),
@@ -1255,9 +1325,15 @@ class Worlds {
       paused: [...state.paused].sort(),
       totals: { ...state.totals },
       commands: COMMANDS.map((name) => stateOfCommand(state.command(name), this.#named)),
-      jobs: JOBS.map((id) => {
+      jobs: ids.map((id) => {
         const record = state.jobs.get(id)
         return record && stateOfRecord(record, this.#named)
+      }),
+      posts: postKeys.map((key) => {
+        const post = state.posts.get(key)
+        if (!post) return undefined
+        const { digest, nonce, generation, expiresAt } = post
+        return { digest, nonce: this.#named(nonce), generation, expiresAt }
       }),
     }
     assert.deepEqual(redis, model, 'state')
@@ -1288,6 +1364,11 @@ const setCapacity = (peer: number, slots: number, former: Of<'setCapacity'>['for
 const take = (peer: number, count = 1): Op => ({ type: 'take', peer, command: 0, count, lease: 1000 })
 const findTaken: Op = { type: 'findTaken', peer: 0, back: 0 }
 const submitBatch = (all: Op[]): Op => ({ type: 'submitBatch', peer: 0, all: all as SubmissionOp[] })
+const submitAll = (jobs: Op[], other: Partial<Of<'submitAll'>> = {}): Op => ({
+  ...{ type: 'submitAll', peer: 0, key: 0, digest: 0, knownFor: 5000 },
+  jobs: jobs.map((job) => ({ ...(job as SubmissionOp), command: 0 })),
+  ...other,
+})
 const removeWorker = (peer: number): Op => ({ type: 'removeWorker', peer, command: 0 })
 const finish = (kind: OutcomeOp['kind'], other: Partial<OutcomeOp> = {}): Op => ({
   ...{
@@ -1559,6 +1640,29 @@ const RARE_CASES: [Op[]][] = [
   // An idle worker is notified when a job falls due; a lifo job comes first.
   [[setCapacity(0, 1), submit(0, 0, { delay: 100 })]],
   [[submit(0, 0), submit(0, 1, { lifo: true })]],
+  // The same post again, another one under its key, and both when it is not known any more.
+  [
+    [
+      setCapacity(0, 1),
+      submitAll([submit(0, 0), submit(0, 0, { payload: [65, 0] })]),
+      repeat(0),
+      submitAll([submit(0, 0)]),
+      submitAll([submit(0, 0)], { digest: 1, peer: 1 }),
+      advance(5001),
+      repeat(0),
+      repeat(3),
+    ],
+  ],
+  // A post is refused, and its key is free; its jobs keep their order; the queue is erased, and knows no post.
+  [
+    [
+      submitAll([submit(0, 0), submit(0, 0, { requiresWorker: true })]),
+      submitAll([submit(0, 0, { priority: 1 }), submit(0, 0, { priority: 1 })]),
+      { type: 'resetTotals' },
+      submitAll([submit(0, 0)]),
+      repeat(2),
+    ],
+  ],
   // A payload in several pieces, and an outcome that is too large for a message.
   [
     [
@@ -1571,6 +1675,29 @@ const RARE_CASES: [Op[]][] = [
 
 /** Planted bugs: texts of the scripts, and what replaces each. */
 const MUTANTS: Record<string, [from: string, to: string][]> = {
+  'a post that is posted again under its key': [
+    ['if generation and madeAfter == erasures then', 'if false then'],
+  ],
+  'another post that is taken for the one that is known': [
+    ["if knownDigest ~= digest then return 'X' end", ''],
+  ],
+  'a post that is known, and has other jobs': [
+    ["generation .. ' ' .. knownNonce\nend", "generation .. ' ' .. nonce\nend"],
+  ],
+  'a repeated post that is not its own': [["(knownNonce == nonce and 'C ' or 'J ')", "'J '"]],
+  'a repeated post that is posted again when it is not known any more': [
+    ["if made then return 'C '", "if false then return 'C '"],
+  ],
+  'a post of which a part is posted': [["return 'U ' .. string.match(argOf(n, 1), '^%d+')", 'break']],
+  'a refused post that is known': [
+    [
+      'local jobs = {}\nfor n = 1, count do',
+      "redis.call('HSET', postKey, 'h', digest, 'c', nonce, 'y', firstGeneration, 'x', erasures)\nlocal jobs = {}\nfor n = 1, count do",
+    ],
+  ],
+  'a post that an erased queue knows': [['madeAfter == erasures then', 'true then']],
+  'a post that is known for ever': [['expire(postKey, knownFor)', '']],
+  'a post whose jobs have no order': [['create(n - 1, key', 'create(0, key']],
   'a submission that is not idempotent': [
     ['local isRepeated = creatorPark == park or creatorNonce == nonce', 'local isRepeated = false'],
   ],

@@ -3,8 +3,6 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import { createGateway } from '../../src/gateway/index.ts'
-import { QueueKeys } from '../../src/queue/store/redis/queue-calls.ts'
-import { dedupeId } from '../../src/queue/submitting/submission.ts'
 import { type Answer, assertProblem, type GatewayServer, onBothWorlds, serve } from '../support/gateway.ts'
 import { setup } from '../support/setup.ts'
 import { until } from '../support/wait.ts'
@@ -223,78 +221,97 @@ onBothWorlds('submit - a job is told as it was posted, byte for byte', async (wo
 })
 
 interface PostedJobs {
-  jobs: { id?: string; disposition?: string; status?: number; error?: string }[]
+  jobs: { id: string; disposition: string }[]
 }
 
-onBothWorlds('submit - several jobs under one key are posted once, and each is answered for', async (w) => {
-  const gateways = await Promise.all([w.open(), w.open()])
-  const headers = { 'idempotency-key': 'several' }
-  const post = (n: number, jobs: readonly unknown[]) =>
-    gateways[(n % 2) as 0 | 1].call('POST', '/qb/foo', { body: JSON.stringify({ jobs }), headers })
-  const answers = await Promise.all(Array.from({ length: 10 }, (_, n) => post(n, [1, 1, 2])))
-  const [first, ...others] = answers.map(({ json }) => (json as PostedJobs).jobs.map(({ id }) => id))
-  assert.equal(new Set(first).size, 3)
-  for (const ids of others) assert.deepEqual(ids, first)
-  assert.equal((await w.queue('foo').counts()).waiting, 3)
-  const again = await post(0, [1, 1, 2])
-  assert.equal(again.status, 200)
-  assert.deepEqual(
-    (again.json as PostedJobs).jobs.map(({ disposition }) => disposition),
-    ['joined', 'joined', 'joined'],
-  )
-  // One in the middle differs: it alone is refused, and the answer says so.
-  const differing = await post(1, [1, 7, 2, 3])
-  assertProblem(differing, 422, 'key was used for another job')
-  assert.deepEqual(
-    (differing.json as PostedJobs).jobs.map(({ id, ...rest }) => ({ ...rest, isFirst: first?.includes(id) })),
-    [
-      { disposition: 'joined', isFirst: true },
-      { status: 422, error: 'key was used for another job', isFirst: false },
-      { disposition: 'joined', isFirst: true },
-      { disposition: 'created', isFirst: false },
-    ],
-  )
-  assert.equal((await w.queue('foo').counts()).waiting, 4)
-  // A key of one post is not that of several.
-  assert.equal((await gateways[0].call('POST', '/q/foo', { body: '1', headers })).status, 201)
+function jobsOf({ json }: Answer): PostedJobs['jobs'] {
+  return (json as PostedJobs).jobs
+}
+
+/** Jobs of posts that differ from `[1,1,{"n":2}]`. */
+const OTHER_POSTS = [
+  ...['[]', '[1]', '[1,1]', '[1,1,{"n":2},3]', '[1,7,{"n":2}]', '[{"n":2},1,1]'],
+  // Byte for byte: to a gateway these are other jobs.
+  ...['[1,1,{"n": 2}]', '[1,1.0,{"n":2}]'],
+]
+
+onBothWorlds(
+  'submit - several jobs under one key are posted once, and another post is refused as a whole',
+  async (w) => {
+    const gateways = await Promise.all([w.open(), w.open()])
+    const headers = { 'idempotency-key': 'several' }
+    const post = (n: number, jobs: string, query = '') =>
+      gateways[(n % 2) as 0 | 1].call('POST', `/qb/foo${query}`, { body: `{"jobs":${jobs}}`, headers })
+    const same = '[1,1,{"n":2}]'
+    const answers = await Promise.all(Array.from({ length: 10 }, (_, n) => post(n, same)))
+    assert.deepEqual(statuses(answers), { 201: 1, 200: 9 })
+    const ids = jobsOf(answers[0] as Answer).map(({ id }) => id)
+    assert.equal(new Set(ids).size, 3)
+    for (const answer of answers) {
+      assert.deepEqual(
+        jobsOf(answer).map(({ id }) => id),
+        ids,
+      )
+      const disposition = answer.status === 201 ? 'created' : 'joined'
+      assert.deepEqual([...new Set(jobsOf(answer).map((job) => job.disposition))], [disposition])
+    }
+    for (const jobs of OTHER_POSTS) {
+      const refused = await post(1, jobs)
+      assertProblem(refused, 422, 'key was used for another job')
+      assert.match((refused.json as { detail: string }).detail, /none of these jobs was posted/)
+    }
+    assertProblem(await post(0, same, '?command=other'), 422, 'key was used for another job')
+    assert.equal((await w.queue('foo').counts()).waiting, 3)
+    // Also when its jobs have been taken.
+    assert.equal((await gateways[0].call('GET', '/qb/foo')).text, same)
+    assert.equal((await post(0, same)).status, 200)
+    assertProblem(await post(1, '[1,1]'), 422, 'key was used for another job')
+    assert.equal((await w.queue('foo').counts()).waiting, 0)
+    // A key of one post is not that of several.
+    assert.equal((await gateways[0].call('POST', '/q/foo', { body: '1', headers })).status, 201)
+    // A queue that is deleted knows none.
+    assert.equal((await gateways[1].call('DELETE', '/q/foo')).status, 204)
+    assert.equal((await post(0, '[1]')).status, 201)
+  },
+)
+
+onBothWorlds('submit - two equal posts of several jobs without a key are two', async (w) => {
+  const { call } = await w.open()
+  const posts = [
+    await call('POST', '/qb/foo', { body: '{"jobs":[1,1]}' }),
+    await call('POST', '/qb/foo', { body: '{"jobs":[1,1]}' }),
+  ]
+  assert.deepEqual(statuses(posts), { 201: 2 })
+  assert.equal(new Set(posts.flatMap((post) => jobsOf(post).map(({ id }) => id))).size, 4)
+  assert.deepEqual((await call('POST', '/qb/foo', { body: '{"jobs":[]}' })).json, { jobs: [] })
 })
 
 onBothWorlds('submit - of several jobs none is posted if one is invalid', async (w) => {
   const { call } = await w.open({ queueOptions: { maxPayload: 20 } })
   const tooLarge = JSON.stringify({ jobs: [1, 'x'.repeat(30), 3] })
   assertProblem(await call('POST', '/qb/foo', { body: tooLarge }), 413, 'too large')
+  const large = JSON.stringify({ jobs: Array.from({ length: 3 }, () => 'x'.repeat(700_000)) })
+  const roomy = await w.open({ maxBody: 3_000_000 })
+  assertProblem(await roomy.call('POST', '/qb/foo?key=k', { body: large }), 413, 'too large')
   assertProblem(await call('POST', '/qb/foo', { body: '{"jobs":[1,tru,3]}' }), 400, 'invalid json')
   assertProblem(await call('POST', '/qb/foo?key=', { body: '{"jobs":[1]}' }), 400, 'invalid parameter')
   assertProblem(await call('POST', '/qb/foo?uniq=k', { body: '{"jobs":[1]}' }), 400, 'invalid parameter')
   assert.equal((await w.queue('foo').counts()).waiting, 0)
 })
 
-test('submit - the answer to several jobs says which ones Redis has refused, and a key makes it safe to repeat', async () => {
+test('submit - several jobs that Redis refuses are posted neither in part nor later', async () => {
   await using t = await setup()
   const server = await serve(createGateway({ redis: t.redis }))
   try {
     const { call } = server
     const body = '{"jobs":["a","b","c"]}'
-    const id = dedupeId('job', 'key', 'b:1:k')
-    const record = `${new QueueKeys('soloflight', 'foo').base}j/${id}`
-    const client = await t.client()
-    await client.set(record, 'of another type')
-    const refused = await call('POST', '/qb/foo?key=k', { body })
-    assertProblem(refused, 503, 'store is unavailable')
-    const { jobs } = refused.json as PostedJobs
-    assert.deepEqual(
-      jobs.map(({ disposition, error }) => disposition ?? error),
-      ['created', 'store is unavailable', 'created'],
-    )
-    await client.del(record)
-    const repeated = await call('POST', '/qb/foo?key=k', { body })
-    assert.equal(repeated.status, 201)
-    const after = (repeated.json as PostedJobs).jobs
-    assert.deepEqual(
-      after.map(({ disposition }) => disposition),
-      ['joined', 'created', 'joined'],
-    )
-    assert.deepEqual([after[0]?.id, after[2]?.id], [jobs[0]?.id, jobs[2]?.id])
+    await t.server.call('CONFIG', 'SET', 'maxmemory', 1)
+    for (const query of ['', '?key=k'])
+      assertProblem(await call('POST', `/qb/foo${query}`, { body }), 503, 'store is unavailable')
+    await t.server.call('CONFIG', 'SET', 'maxmemory', 0)
+    assertProblem(await call('GET', '/qb/foo'), 404, 'no job')
+    assert.equal((await call('POST', '/qb/foo?key=k', { body })).status, 201)
+    assert.equal((await call('GET', '/qb/foo')).text, '["a","b","c"]')
   } finally {
     await server.close()
   }

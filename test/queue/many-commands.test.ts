@@ -115,7 +115,7 @@ test('commands - a slot is used once by the jobs of one turn, however many comma
     onDelivery: ({ id }: Delivery) => delivered.push(id),
     ...{ onCancelled: () => {}, onDue: () => {}, onCapacityRequested: () => {} },
   }
-  await store.setCapacity({ nonce: newId(), command: 'work' }, 1, listener, WITHIN)
+  await store.setCapacity({ nonce: newId(), command: 'work' }, () => 1, listener, WITHIN)
   // The keys of 32 commands are cached: when the second job comes, those of its command are not any more.
   await each(10, (n) => store.hasWorker(`known ${n}`, WITHIN))
   const others = Array.from({ length: 22 }, (_, n) => `other ${n}`)

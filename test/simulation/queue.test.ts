@@ -20,7 +20,7 @@ testSimulation({
   countedSeeds: 50,
   least: () => ({
     ...{ calls: 1000, begun: 600, outcomes: 600, values: 400, replaced: 30 },
-    ...{ taken: 50, none: 50, givenBack: 10, exclusive: 10 },
+    ...{ taken: 50, none: 50, givenBack: 10, exclusive: 10, posts: 30 },
   }),
   mutations: [...QUEUE_MUTATIONS, ...TAKER_MUTATIONS],
   harmless: ({ name, plan }) => (plan ? { name, plan } : { name }),

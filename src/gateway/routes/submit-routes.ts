@@ -2,7 +2,7 @@ import { z } from 'zod'
 import { ConflictError, RemoteError } from '../../errors.ts'
 import type { JsonText } from '../../kernel/codec/json-text.ts'
 import { DEFAULT_COMMAND } from '../../kernel/names.ts'
-import type { Job, RedisQueue, SubmitOptions } from '../../queue/index.ts'
+import type { PostJobOptions, RedisQueue, SubmitOptions } from '../../queue/index.ts'
 import { noteAction } from '../clients/audit.ts'
 import type { GatewayDeps } from '../deps.ts'
 import type { RouteContext } from '../env.ts'
@@ -11,7 +11,7 @@ import { elementTexts, memberTexts, parseJson, readJson, textOf } from '../http/
 import { checkedKey, invalidParameter, queueName } from '../http/names.ts'
 import { command, count, duration, key, type ParameterValues, text, word } from '../http/parameters.ts'
 import { waitHasEnded, waitOf, waitParameter, whileWanted } from '../http/waiting.ts'
-import { internalProblem, Problem, problemOf } from '../problem.ts'
+import { Problem, problemOf } from '../problem.ts'
 import { type Route, route } from './route.ts'
 
 /** Longest delay, ms: that of a queue. */
@@ -35,7 +35,7 @@ const COMMON = {
 
 const SEVERAL = {
   ...COMMON,
-  key: key('The same post is answered with the same jobs.'),
+  key: key('The same post is answered with the same jobs, for a day.'),
 }
 
 const SINGLE = {
@@ -48,7 +48,7 @@ const SINGLE = {
   ]),
 }
 
-/** As many as one request takes. */
+/** As many as one step of a queue takes. */
 const MAX_JOBS = 1_000
 
 /** Jobs are posted. */
@@ -84,7 +84,7 @@ export const SUBMIT_ROUTES: readonly Route[] = [
     scope: 'submit',
     effect: 'changes',
     action: 'submit',
-    summary: 'Posts several jobs. All are checked before the first is posted.',
+    summary: 'Posts several jobs: all of them, or none.',
     query: SEVERAL,
     headers: { 'Idempotency-Key': 'As the parameter `key`.' },
     body: {
@@ -93,11 +93,11 @@ export const SUBMIT_ROUTES: readonly Route[] = [
       required: true,
     },
     answers: {
-      200: 'All were there already under the key: `{ jobs: [{ id, disposition }] }`.',
+      200: 'The same post is known under the key: `{ jobs: [{ id, disposition }] }`, with the same ids.',
       201: 'All were posted: `{ jobs: [{ id, disposition }] }`.',
-      413: 'There are too many.',
-      422: 'The key was used for another job. `jobs` says what became of each.',
-      503: 'Redis has not answered. `jobs` says what became of each.',
+      413: 'There are too many, or they are too large together. None was posted.',
+      422: 'Another post is known under the key. None was posted.',
+      503: 'Redis has not answered. None was posted, unless `detail` says that it may have taken effect: then all may be.',
     },
     handle: postJobs,
   }),
@@ -190,10 +190,10 @@ function refusalOf(error: unknown, dedupe: Post['dedupe']): unknown {
     return new Problem(409, 'job already exists')
   }
   if (!(error instanceof RemoteError)) return error
-  return problemOf(error)?.about({ id: error.key })
+  return problemOf(error)?.about(error.key)
 }
 
-/** Jobs of one post, each byte for byte. All are checked before the first is submitted. */
+/** Posts several jobs, each byte for byte: all of them, or none. */
 async function postJobs(c: RouteContext, deps: GatewayDeps, query: SeveralQuery): Promise<Answer> {
   const queue = queueName(c)
   const { command = DEFAULT_COMMAND } = query
@@ -204,50 +204,21 @@ async function postJobs(c: RouteContext, deps: GatewayDeps, query: SeveralQuery)
   if (!jobs) throw new Problem(400, 'jobs should be an array of job')
   if (jobs.length > MAX_JOBS)
     throw new Problem(413, 'too many jobs', { detail: `At most ${MAX_JOBS} in one post` })
-  const bulk = jobs.map((job, index) => {
-    // Its place is part of its key: two equal jobs of a post are two.
-    const unique = key === undefined ? false : `b:${index}:${key}`
-    return { command, payload: parseJson(job), options: { ...common, ...dedupedBy(unique) } }
-  })
-  const results = await deps.queues.use(queue, (opened) => opened.enqueueEach(bulk))
-  const refused = results.find(({ status }) => status === 'rejected')
-  const answers = results.map(answerOf)
-  const accepted = results.filter(({ status }) => status === 'fulfilled').length
-  noteAction(c, { count: accepted })
-  if (refused?.status === 'rejected') throw partlyRefused(refused.reason, answers, key !== undefined)
-  const isNew = jobs.length === 0 || answers.some(({ disposition }) => disposition === 'created')
-  return jsonAnswer(isNew ? 201 : 200, JSON.stringify({ jobs: answers }))
-}
-
-/** What became of one job of several. */
-interface JobAnswer {
-  readonly id?: string
-  readonly disposition?: string | undefined
-  /** It was refused, with this status and `error` if it had been posted alone. */
-  readonly status?: number
-  readonly error?: string
-}
-
-function answerOf(result: PromiseSettledResult<Job>): JobAnswer {
-  if (result.status === 'fulfilled') {
-    const { id, disposition } = result.value
-    return { id, disposition }
+  const post = jobs.map((job) => ({ command, payload: parseJson(job), options: common }))
+  try {
+    const posted = await deps.queues.use(queue, (opened) => opened.enqueueAll(post, { dedupe: key ?? false }))
+    noteAction(c, { count: posted.length })
+    const answers = posted.map(({ id, disposition }) => ({ id, disposition }))
+    const isNew = answers.every(({ disposition }) => disposition === 'created')
+    return jsonAnswer(isNew ? 201 : 200, JSON.stringify({ jobs: answers }))
+  } catch (error) {
+    if (!(error instanceof ConflictError)) throw error
+    const detail = 'Another post is known under the key; none of these jobs was posted'
+    throw new Problem(422, 'key was used for another job', { detail })
   }
-  const { status, error } = problemOf(refusalOf(result.reason, 'key')) ?? internalProblem()
-  return { status, error }
 }
 
-/** The answer to a post of several jobs of which some were refused. With a key it may be repeated, whatever was accepted. */
-function partlyRefused(reason: unknown, jobs: readonly JobAnswer[], hasKey: boolean): unknown {
-  const problem = problemOf(refusalOf(reason, 'key'))
-  if (!problem) return reason
-  const isPosted = jobs.some(({ id }) => id !== undefined)
-  if (hasKey || !isPosted) return problem.about({ jobs })
-  const { status, error } = problem
-  return new Problem(status, error, { detail: 'Some jobs were posted', jobs, mayHaveHappened: true })
-}
-
-function commonOptions(query: CommonQuery): SubmitOptions {
+function commonOptions(query: CommonQuery): PostJobOptions {
   const { priority, attempts, ttl } = query
   return { delay: delayOf(query), priority, attempts, ttl }
 }

@@ -3,7 +3,7 @@ import { MAX_LOG_LINES } from '../../kernel/keys.ts'
 import { type Clock, wallMicros } from '../../kernel/time.ts'
 import type { JobRecord } from './model/job-record.ts'
 import { type ModelAttempt, QueueModel } from './model/queue-model.ts'
-import type { TransitionContext, WorkerNotice } from './model/queue-state.ts'
+import { KnownPost, type TransitionContext, type WorkerNotice } from './model/queue-state.ts'
 import type { NoticeListener, WorkerListener } from './store.ts'
 import type { QueueTotals } from './totals.ts'
 
@@ -28,8 +28,11 @@ export interface BrokerOptions {
   /** Adds the queue to the register of its store, or removes it. */
   register?: { add(totals: QueueTotals): void; remove(): void } | undefined
   /** Counts the bytes of all queues of a store. Without it they are not bounded. */
-  budget?: MemoryBudget<JobRecord | JobLog> | undefined
+  budget?: BrokerBudget | undefined
 }
+
+/** What counts in memory. */
+export type BrokerBudget = MemoryBudget<JobRecord | KnownPost | JobLog>
 
 export interface JobLog {
   readonly lines: string[]
@@ -57,9 +60,9 @@ export class InMemoryBroker {
   readonly hub: InMemoryHub<BrokerClient>
   readonly #logs: ExpiringMap<JobLog>
   readonly #options: BrokerOptions
-  readonly #budget: MemoryBudget<JobRecord | JobLog>
-  /** Jobs whose bytes are to be counted again after the transition. */
-  readonly #touched = new Set<JobRecord>()
+  readonly #budget: BrokerBudget
+  /** Jobs and posts whose bytes are to be counted again after the transition. */
+  readonly #touched = new Set<JobRecord | KnownPost>()
 
   constructor(options: BrokerOptions) {
     this.#options = options
@@ -67,7 +70,7 @@ export class InMemoryBroker {
     this.#budget = options.budget ?? new MemoryBudget(Number.POSITIVE_INFINITY)
     this.#logs = new ExpiringMap<JobLog>(options.clock, this.#budget)
     this.hub = new InMemoryHub(options.deliver)
-    this.model.state.onTouched = (job) => this.#touched.add(job)
+    this.model.state.onTouched = (entry) => this.#touched.add(entry)
   }
 
   /** Of the queue. */
@@ -91,18 +94,24 @@ export class InMemoryBroker {
     return reply
   }
 
-  /** Whether a job of this id exists, or there is room for one with so many bytes. */
-  admits(id: string, bytes: number): boolean {
-    return this.#budget.fits(bytes) || this.model.state.job(id, this.now) !== undefined
+  /** Whether there is room for so many bytes more. */
+  fits(bytes: number): boolean {
+    return this.#budget.fits(bytes)
   }
 
-  /** Counts the bytes of touched jobs. The budget forgets the oldest finished jobs when there are too many. */
+  /** Counts the bytes of what was touched. The budget forgets the oldest finished jobs, and posts, when there are too many. */
   #updateBudget(): void {
     const { state } = this.model
-    for (const job of this.#touched) {
-      const inUse = !job.finished || job.waiters > 0
-      if (state.jobs.get(job.id) !== job) this.#budget.delete(job)
-      else this.#budget.set(job, job.bytes, inUse ? undefined : () => state.forget(job))
+    for (const entry of this.#touched) {
+      const { bytes } = entry
+      if (entry instanceof KnownPost) {
+        if (state.posts.get(entry.key) !== entry) this.#budget.delete(entry)
+        else this.#budget.set(entry, bytes, () => state.posts.delete(entry.key))
+        continue
+      }
+      const inUse = !entry.finished || entry.waiters > 0
+      if (state.jobs.get(entry.id) !== entry) this.#budget.delete(entry)
+      else this.#budget.set(entry, bytes, inUse ? undefined : () => state.forget(entry))
     }
     this.#touched.clear()
   }

@@ -5,9 +5,9 @@ import { DEFAULT_MAX_BYTES, MemoryBudget, sweeper } from '../../kernel/in-memory
 import { MAX_PARKED } from '../../kernel/keys.ts'
 import { type Clock, microtask, systemClock } from '../../kernel/time.ts'
 import { heldOptions, holderOf, parseHolder } from './holder.ts'
-import { type BrokerClient, InMemoryBroker, type JobLog } from './in-memory-broker.ts'
+import { type BrokerBudget, type BrokerClient, InMemoryBroker } from './in-memory-broker.ts'
 import type { QueueLoad } from './load.ts'
-import type { JobRecord } from './model/job-record.ts'
+import { RECORD_BYTES } from './model/job-record.ts'
 import type { ModelAttempt } from './model/queue-model.ts'
 import { MemoryRegister } from './register.ts'
 import type {
@@ -24,6 +24,8 @@ import type {
   NoticeListener,
   OutcomeQuery,
   OutcomeReply,
+  Post,
+  PostReply,
   QueueStore,
   Renewal,
   StallPolicy,
@@ -53,6 +55,10 @@ export interface MemoryQueueStoreOptions {
   maxBytes?: number | undefined
 }
 
+function fullError(key: string): OverloadedError {
+  return new OverloadedError('The store is full (`maxBytes`)', { key })
+}
+
 /** The lease of an attempt until its worker accepts it, ms. */
 const ACCEPT_WITHIN = 2000
 
@@ -66,7 +72,7 @@ export class MemoryQueueStore {
   readonly census: LocalCensus = new LocalCensus()
   readonly #maxParked: number
   readonly #deliver: (message: () => void) => void
-  readonly #budget: MemoryBudget<JobRecord | JobLog>
+  readonly #budget: BrokerBudget
   readonly #brokers = new Map<string, InMemoryBroker>()
   readonly #register: MemoryRegister
   readonly #sweepLater: () => void
@@ -139,13 +145,19 @@ export class InMemoryQueueClient implements QueueStore {
 
   submit(submission: Submission, _within: number, listener: SubmissionListener): void {
     const { id, payload } = submission
-    if (!this.#broker.admits(id, Buffer.byteLength(payload))) {
-      const full = new OverloadedError('The store is full (`maxBytes`)', { key: id })
-      return microtask(() => listener.onError(full))
-    }
+    const isKnown = () => this.#broker.model.state.job(id, this.#broker.now) !== undefined
+    if (!this.#broker.fits(Buffer.byteLength(payload)) && !isKnown())
+      return microtask(() => listener.onError(fullError(id)))
     if (submission.awaited) this.registerWaiter(submission.nonce, listener)
     const reply = this.#broker.apply((model, context) => model.submit(submission, this.inbox, context))
     microtask(() => listener.onReply(reply))
+  }
+
+  async submitAll(post: Post): Promise<PostReply> {
+    const bytes = post.jobs.reduce((sum, { payload }) => sum + RECORD_BYTES + Buffer.byteLength(payload), 0)
+    const isKnown = () => this.#broker.model.state.post(post.key, this.#broker.now) !== undefined
+    if (!this.#broker.fits(bytes) && !isKnown()) throw fullError(post.key)
+    return this.#broker.apply((model, context) => model.submitAll(post, context))
   }
 
   unregister(nonce: string): void {

@@ -56,6 +56,9 @@ export interface JobOutcome {
  */
 export type Conflict = 'reject' | 'join' | 'rerun' | 'exclusive'
 
+/** How long a post with a key of its own is known, ms. */
+export const POST_KNOWN_FOR: number = 24 * 60 * 60_000
+
 /** A job that is submitted. */
 export interface Submission {
   id: string
@@ -91,6 +94,29 @@ export type SubmitReply =
   | { status: 'unknown' }
   /** Too many are parked on the record. */
   | { status: 'overloaded' }
+
+/**
+ * Jobs that are submitted together, all or none. Each is a new job, whose nonce is that of the post and whose id no other job
+ * has; none is awaited.
+ */
+export interface Post {
+  /** Posts of one key are one post. A post that has no key of its own has its nonce. */
+  key: string
+  /** Of what makes two posts the same. */
+  digest: string
+  nonce: string
+  /** How long it is known, ms. */
+  knownFor: number
+  jobs: readonly Submission[]
+}
+
+export type PostReply =
+  /** 'joined': it was known already. `nonce`, `generation`: of the post that is known, and of its jobs. */
+  | { status: 'created' | 'joined'; nonce: string; generation: number }
+  /** Another post is known under the key. */
+  | { status: 'conflict' }
+  /** No worker for this command is known. */
+  | { status: 'unknown'; command: string }
 
 /** A message to a waiter. */
 export type JobNotice =
@@ -200,6 +226,8 @@ export interface Termination {
  */
 export interface QueueStore {
   submit(submission: Submission, within: number, listener: SubmissionListener): void
+  /** Creates all jobs of a post, or none if it is known or refused. Idempotent. */
+  submitAll(post: Post, within: number): Promise<PostReply>
   /** Listens for the messages to a waiter's nonce, as `submit` does. */
   registerWaiter(nonce: string, listener: NoticeListener): void
   /** Stops listening for the messages to a waiter or worker. */
@@ -266,6 +294,7 @@ export interface QueueStore {
   totals(within: number): Promise<QueueTotals>
   /** Counts, totals and pauses, also by command. Changes nothing. */
   load(within: number): Promise<QueueLoad>
+  /** Sets the totals to 0, and forgets the posts. */
   resetTotals(within: number): Promise<void>
   /** Counts a failure that no attempt has reported. */
   countFailure(within: number): Promise<void>

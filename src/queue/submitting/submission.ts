@@ -26,8 +26,11 @@ import { type Backoff, checkBackoff } from '../working/backoff.ts'
 
 // A submission as it is stored: the id of its job, its payload and its options as text, and how each is read again.
 
+/** What names a submission of a post. */
+export type PlaceInPost = Pick<Submission, 'id' | 'nonce'>
+
 /**
- * Creates a submission from the arguments of a call. `awaited`: its outcome is sent to this process.
+ * Creates a submission from the arguments of a call. `awaited`: its outcome is sent to this process. `place`: in its post.
  * @throws TypeError, CodecError, TooLargeError
  */
 export function createSubmission(
@@ -36,6 +39,7 @@ export function createSubmission(
   options: SubmitOptions,
   awaited: boolean,
   defaults: ResolvedQueueOptions,
+  place?: PlaceInPost,
 ): Submission {
   checkName('command', command)
   checkSubmitOptions(options)
@@ -52,7 +56,8 @@ export function createSubmission(
     },
     traceContext(defaults),
   )
-  return new NewSubmission(jobIdFor(command, dedupe, text), command, text, packed, awaited, options, defaults)
+  const { id, nonce } = place ?? { id: jobIdFor(command, dedupe, text), nonce: newId() }
+  return new NewSubmission(id, nonce, command, text, packed, awaited, options, defaults)
 }
 
 /** A class, so that it is allocated by a constructor: see kernel/collections.ts. */
@@ -61,7 +66,7 @@ class NewSubmission implements Submission {
   readonly command: string
   readonly payload: string
   readonly options: string
-  readonly nonce: string = newId()
+  readonly nonce: string
   readonly awaited: boolean
   readonly conflict: Submission['conflict']
   readonly delay: number
@@ -73,6 +78,7 @@ class NewSubmission implements Submission {
   /** `packed`: the options for the worker, as text. */
   constructor(
     id: string,
+    nonce: string,
     command: string,
     payload: string,
     packed: string,
@@ -81,6 +87,7 @@ class NewSubmission implements Submission {
     defaults: ResolvedQueueOptions,
   ) {
     this.id = id
+    this.nonce = nonce
     this.command = command
     this.payload = payload
     this.options = packed
@@ -101,6 +108,12 @@ function traceContext({ trace }: ResolvedQueueOptions): string | undefined {
 
 /** The store has accepted a submission. */
 export type AcceptedReply = Extract<SubmitReply, { generation: number }>
+
+/** A job that the store has accepted, or has already. */
+export interface AcceptedJob extends Pick<AcceptedReply, 'status' | 'generation'> {
+  readonly id: string
+  readonly command: string
+}
 
 /** Submits a job without a waiter. Rejects if the store refuses it. */
 export function submitDetached(
@@ -155,7 +168,7 @@ function describeName({ length }: string): string {
 }
 
 /** Length of a dedupe id: 192 bits in base64url. */
-const DEDUPE_ID_LENGTH = 32
+export const DEDUPE_ID_LENGTH = 32
 
 function jobIdFor(command: string, dedupe: SubmitOptions['dedupe'], payload: string): string {
   if (dedupe === false) return newId()
@@ -170,7 +183,7 @@ export function dedupeId(command: string, kind: 'payload' | 'key', of: string): 
   return hash.digest('base64url').slice(0, DEDUPE_ID_LENGTH)
 }
 
-/** Whether a job is deduplicated. No later submission can have the id of any other job. */
+/** Whether a job, or the post that it is part of, is deduplicated. No later submission can have the id of any other job. */
 export function isDedupeId(id: string): boolean {
   return id.length === DEDUPE_ID_LENGTH
 }

@@ -171,7 +171,7 @@ export class QueueDriver {
 
   #manage(actor: QueueActor): void {
     const { random, history } = this.#world
-    const ids = history.jobCalls.map(({ id }) => id)
+    const ids = history.jobCalls.map(({ id }) => id).filter((id) => id !== '')
     if (ids.length === 0) return
     const id = random.pick(ids)
     const { queue } = actor
@@ -211,6 +211,7 @@ export class QueueDriver {
   /** A random call, by the seed. */
   act(actor: QueueActor): void {
     const { random, plan } = this.#world
+    if (this.#world.posts.act(actor)) return
     if (random.chance(plan.mix.take)) void this.#takers.take(actor)
     else if (random.chance(plan.mix.end)) this.#manage(actor)
     else if (random.chance(plan.mix.pause)) this.#halt(actor)

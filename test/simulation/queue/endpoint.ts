@@ -10,6 +10,8 @@ import type {
   JobState,
   NoticeListener,
   OutcomeQuery,
+  Post,
+  PostReply,
   QueueStore,
   StallPolicy,
   Submission,
@@ -144,6 +146,10 @@ export class QueueEndpoint implements QueueStore, QueuePeer {
     this.#call('submit', () => this.#port.submit(submission), within, answered).then(answered, (error) =>
       listener.onError(error),
     )
+  }
+
+  submitAll(post: Post, within: number): Promise<PostReply> {
+    return this.#call('submitAll', () => this.#port.submitAll(post, within), within)
   }
 
   unregister(nonce: string): void {

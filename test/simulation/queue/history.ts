@@ -45,6 +45,15 @@ export interface SubmitEffect extends Moment {
   generation: number
 }
 
+/** A post that the store has made. */
+export interface PostEffect extends Moment {
+  key: string
+  digest: string
+  nonce: string
+  generation: number
+  ids: string[]
+}
+
 /** An attempt, from its delivery to its end. */
 export interface AttemptRecord {
   id: string
@@ -81,6 +90,7 @@ export class QueueHistory extends History {
   readonly jobCalls: QueueCall[] = []
   readonly takes: TakeCall[] = []
   readonly effects: Map<string, SubmitEffect[]> = new Map()
+  readonly posts: PostEffect[] = []
   readonly attempts: AttemptRecord[] = []
   readonly outcomes: OutcomeRecord[] = []
   /** Outcomes of jobs that were cancelled because no waiter was left. */

@@ -183,6 +183,8 @@ export class QueueLivenessCheck {
     this.#left('the store', left)
     await scheduler.runUntil(scheduler.now + KEEP_WORKERS + 1)
     server.sweep()
+    // These are known for a day.
+    for (const { key } of state.posts.values()) state.forgetPost(key)
     // The last announcement may arrive after the removal of the worker.
     if (!state.isEmpty && plan.ordered)
       this.#violate('L5', 'the store still knows of workers, or of what waits')

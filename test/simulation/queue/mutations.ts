@@ -72,6 +72,48 @@ export const QUEUE_MUTATIONS: readonly QueueMutation[] = [
     },
   },
   {
+    name: 'a post sent twice that is posted twice',
+    plan: (plan) => {
+      Object.assign(plan.faults, { cut: 20 })
+      plan.mix.post = 0.5
+    },
+    server: (port) => {
+      const times = new Map<string, number>()
+      return {
+        ...port,
+        submitAll: (post, within) => {
+          const time = times.get(post.nonce) ?? 0
+          times.set(post.nonce, time + 1)
+          if (time === 0 || post.key !== post.nonce) return port.submitAll(post, within)
+          const renamed = (id: string) => `${id.slice(0, 20)}${time + 10}`
+          const nonce = renamed(post.nonce)
+          const jobs = post.jobs.map((job) => ({ ...job, nonce, id: renamed(job.id) }))
+          return port.submitAll({ ...post, key: nonce, nonce, jobs }, within)
+        },
+      }
+    },
+  },
+  {
+    name: 'a post that is another one under its key, and is taken for the same',
+    plan: (plan) => {
+      plan.mix.post = 0.5
+    },
+    server: (port) => ({
+      ...port,
+      submitAll: (post, within) => port.submitAll({ ...post, digest: '' }, within),
+    }),
+  },
+  {
+    name: 'a post of which a part is there',
+    plan: (plan) => {
+      plan.mix.post = 0.5
+    },
+    server: (port) => ({
+      ...port,
+      submitAll: (post, within) => port.submitAll({ ...post, jobs: post.jobs.slice(0, 2) }, within),
+    }),
+  },
+  {
     name: 'a fence that starts over when the record is lost',
     shownBy: 5,
     plan: (plan) => Object.assign(plan.faults, { flush: 3 }),

@@ -44,6 +44,8 @@ export interface QueuePlan extends CommonPlan {
     leave: number
     /** Submissions with `conflict: 'exclusive'`, of those with a key. */
     exclusive: number
+    /** Posts of several jobs, of all calls. Set by the world. */
+    post: number
   }
 }
 
@@ -104,6 +106,7 @@ export function queuePlanOf(random: Random): QueuePlan {
       take: random.pick([0, 0, 0.3, 0.6]),
       leave: random.pick([0, 0, 0.4]),
       exclusive: random.pick([0, 0.5]),
+      post: 0,
     },
   }
   plan.takersOnly = plan.mix.take > 0 && random.chance(0.6)

@@ -9,6 +9,7 @@ import type {
 } from '../../../src/queue/store/store.ts'
 
 type Plain =
+  | 'submitAll'
   | 'queryOutcome'
   | 'unpark'
   | 'removeWorker'
@@ -61,6 +62,7 @@ export function portOf(user: QueueStore & { readonly inbox: string }): QueuePort
         user.submit(submission, 0, { onReply: resolve, onError: reject, onNotice: () => {} })
         user.unregister(submission.nonce)
       }),
+    submitAll: (...args) => user.submitAll(...args),
     setCapacity: (worker, slots, former) => user.setCapacity(worker, () => slots, NOBODY, 0, former),
     take: async (request, isRepeated) => {
       const found = isRepeated ? await user.findTaken(request, 0, 0) : undefined

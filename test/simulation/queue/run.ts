@@ -16,6 +16,7 @@ type Counts = {
   none: number
   givenBack: number
   exclusive: number
+  posts: number
 }
 
 /** Simulates queues. */
@@ -36,7 +37,7 @@ export const simulate: Simulate<Counts, QueueMutation> = simulatorOf<
   },
 
   countsOf({ history }) {
-    const { jobCalls, takes, attempts, outcomes } = history
+    const { jobCalls, takes, attempts, outcomes, posts } = history
     const values = takes.map(({ ended }) =>
       ended?.ending.kind === 'value' ? ended.ending.identity : undefined,
     )
@@ -51,6 +52,7 @@ export const simulate: Simulate<Counts, QueueMutation> = simulatorOf<
       givenBack: attempts.filter(({ isHeld, over }) => isHeld && over?.how === 'requeue').length,
       exclusive: jobCalls.filter(({ isExclusive, ended }) => isExclusive && ended?.ending.kind === 'value')
         .length,
+      posts: posts.length,
     }
   },
 })

@@ -88,7 +88,9 @@ export class QueueSafetyCheck {
 
   /** Q1: every accepted submission has an outcome. S6: one without deduplication runs once. */
   #run(): void {
-    const singles = new Set(this.#history.jobCalls.filter(({ single }) => single).map(({ id }) => id))
+    const { jobCalls, posts } = this.#history
+    const singles = new Set(jobCalls.filter(({ single }) => single).map(({ id }) => id))
+    for (const { ids } of posts) for (const id of ids) singles.add(id)
     for (const effects of this.#history.effects.values()) {
       for (const { id, status, generation, tick } of effects) {
         if (status !== 'created' && status !== 'joined') continue

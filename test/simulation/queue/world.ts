@@ -11,6 +11,7 @@ import { QueueHistory } from './history.ts'
 import type { QueueMutation } from './mutation.ts'
 import { type QueuePlan, queuePlanOf } from './plan.ts'
 import { portOf } from './port.ts'
+import { PostDriver, withPostChecks } from './posts.ts'
 import { QueueRecorder } from './recorder.ts'
 import { QueueServer } from './server.ts'
 
@@ -44,6 +45,7 @@ export class QueueWorld extends SimWorld<QueueActor> {
   readonly server: QueueServer
   readonly history: QueueHistory
   readonly recorder: QueueRecorder
+  readonly posts: PostDriver
   /** Kills a process. */
   kill: (actor: QueueActor) => void = () => {}
   /** Resolves when the handlers of a burst may end. */
@@ -56,6 +58,8 @@ export class QueueWorld extends SimWorld<QueueActor> {
     this.history = new QueueHistory(() => scheduler.now, traced)
     this.server = new QueueServer(scheduler)
     this.recorder = new QueueRecorder(this.history, this.server, this.plan.commands)
+    this.posts = new PostDriver(this, seed)
+    this.plan.mix.post = this.posts.share()
     this.#mutation = mutation
     mutation?.plan?.(this.plan)
     if (mutation?.context) this.server.alterContext = mutation.context
@@ -67,7 +71,8 @@ export class QueueWorld extends SimWorld<QueueActor> {
     const process = new SimProcess(this.actors.length, scheduler)
     const port = portOf(new InMemoryQueueClient(server))
     const changed = this.#mutation?.server?.(port, server) ?? port
-    const endpoint = new QueueEndpoint(process, this, recorder.wrap(changed, process.id))
+    const checked = withPostChecks(recorder.wrap(changed, process.id), this.history, server)
+    const endpoint = new QueueEndpoint(process, this, checked)
     const store = this.#mutation?.client?.(endpoint) ?? endpoint
     const options = this.#options()
     const queue = new RedisQueue('queue', { ...options, store: new ProcessStore(process, store) })

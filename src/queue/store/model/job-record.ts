@@ -1,8 +1,9 @@
 import { assertTransition, type Transitions } from '../../../kernel/collections.ts'
 import type { AttemptOutcome, JobNotice, JobOutcome, Submission } from '../store.ts'
 
-/** Estimated memory of a record beside its payloads, and of each park, in bytes. */
-const RECORD_BYTES = 1024
+/** Estimated memory of a record beside its payloads, in bytes. */
+export const RECORD_BYTES = 1024
+/** Of each park. */
 const PARK_BYTES = 128
 
 /** Orders jobs with a priority: higher first, then earlier first. */

@@ -14,6 +14,8 @@ import {
   type OutcomeQuery,
   type OutcomeReply,
   PENDING_JOB_TTL,
+  type Post,
+  type PostReply,
   type Renewal,
   type Retention,
   type StallPolicy,
@@ -25,7 +27,7 @@ import {
 import { noTotals, type QueueTotals } from '../totals.ts'
 import { Dispatcher } from './dispatcher.ts'
 import { type GenerationEnd, JobRecord } from './job-record.ts'
-import { QueueState, type TransitionContext } from './queue-state.ts'
+import { KnownPost, QueueState, type TransitionContext } from './queue-state.ts'
 
 /** An attempt, its worker named by inbox and nonce. */
 export interface ModelAttempt {
@@ -89,7 +91,35 @@ export class QueueModel {
     if (job && isRepeated) return { status: 'created', generation: job.generation }
     if (requiresWorker && this.state.command(command).knownWorkers(context.now).length === 0)
       return { status: 'unknown' }
-    return { status: 'created', generation: this.#create(job, submission, park, context) }
+    return this.#withDispatcher(context, (dispatcher) => {
+      const generation = this.#create(job, submission, park, dispatcher, context)
+      return { status: 'created', generation }
+    })
+  }
+
+  /** Creates all jobs of a post, or none: if it is known or refused. Idempotent. */
+  submitAll({ key, digest, nonce, knownFor, jobs }: Post, context: TransitionContext): PostReply {
+    const { now, micros: generation } = context
+    const known = this.state.post(key, now)
+    if (known) {
+      if (known.digest !== digest) return { status: 'conflict' }
+      const status = known.nonce === nonce ? 'created' : 'joined'
+      return { status, nonce: known.nonce, generation: known.generation }
+    }
+    // It is known no more, and this is a repetition all the same.
+    for (const { id } of jobs) {
+      const made = this.state.job(id, now)
+      if (made) return { status: 'created', nonce, generation: made.generation }
+    }
+    for (const { command, requiresWorker } of jobs)
+      if (requiresWorker && this.state.command(command).knownWorkers(now).length === 0)
+        return { status: 'unknown', command }
+    this.state.addPost(new KnownPost(key, digest, nonce, generation, now + knownFor))
+    return this.#withDispatcher(context, (dispatcher) => {
+      for (const [batchIndex, submission] of jobs.entries())
+        this.#create(undefined, submission, '', dispatcher, { ...context, batchIndex })
+      return { status: 'created', nonce, generation }
+    })
   }
 
   #join(job: JobRecord, submission: Submission, park: string, context: TransitionContext): SubmitReply {
@@ -137,6 +167,7 @@ export class QueueModel {
     previous: JobRecord | undefined,
     submission: Submission,
     park: string,
+    dispatcher: Dispatcher,
     context: TransitionContext,
   ): number {
     const { now, micros, batchIndex } = context
@@ -153,7 +184,7 @@ export class QueueModel {
     if (priority > 0) job.rank = { priority, micros, batchIndex }
     this.state.add(job)
     if (delay > 0) this.#delay(job, delay, context)
-    else this.#assignOrPush(job, lifo, context)
+    else this.#assignOrPush(job, lifo, dispatcher, context)
     return generation
   }
 
@@ -165,11 +196,10 @@ export class QueueModel {
   }
 
   /** Assigns a submitted job to a free slot, or makes it ready. */
-  #assignOrPush(job: JobRecord, lifo: boolean, context: TransitionContext): void {
+  #assignOrPush(job: JobRecord, lifo: boolean, dispatcher: Dispatcher, context: TransitionContext): void {
     const command = this.state.command(job.command)
     const worker = command.takeSlot()
-    if (worker !== undefined)
-      return this.#withDispatcher(context, (dispatcher) => dispatcher.assign(job, worker))
+    if (worker !== undefined) return dispatcher.assign(job, worker)
     this.state.pushReady(job, lifo, context.now)
     if (command.ready.length > 1) return
     if (command.knownWorkers(context.now).length === 0) context.broadcastWork()
@@ -519,8 +549,10 @@ export class QueueModel {
     this.state.totals.failed++
   }
 
+  /** Forgets the posts, too. */
   resetTotals(): void {
     Object.assign(this.state.totals, noTotals())
+    for (const { key } of this.state.posts.values()) this.state.forgetPost(key)
   }
 
   #assignReady(command: string, context: TransitionContext): void {

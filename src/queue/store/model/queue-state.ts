@@ -15,6 +15,9 @@ import { FinishedList, TimeIndex } from './time-index.ts'
 /** How long a worker is known after it last set its capacity, ms. */
 const WORKER_TTL = 15 * 60_000
 
+/** Estimated memory of a known post, in bytes. */
+const POST_BYTES = 512
+
 /** A message to a worker, other than a delivery. */
 export type WorkerNotice =
   | { kind: 'cancelled'; id: string; fence: number }
@@ -109,11 +112,37 @@ export class CommandState {
   }
 }
 
+/** A post that was made, until it is not known any more. */
+export class KnownPost {
+  readonly key: string
+  readonly digest: string
+  readonly nonce: string
+  /** Of its jobs. */
+  readonly generation: number
+  /** ms since the epoch. */
+  readonly expiresAt: number
+
+  constructor(key: string, digest: string, nonce: string, generation: number, expiresAt: number) {
+    this.key = key
+    this.digest = digest
+    this.nonce = nonce
+    this.generation = generation
+    this.expiresAt = expiresAt
+  }
+
+  /** Estimated memory. */
+  get bytes(): number {
+    return POST_BYTES
+  }
+}
+
 export class QueueState {
   readonly totals: QueueTotals
   readonly jobs: Map<string, JobRecord> = new Map()
-  /** Called with each job that a transition reads or adds and may change. Set by the broker, which counts bytes. */
-  onTouched: ((job: JobRecord) => void) | undefined
+  /** The posts that are known, by key. */
+  readonly posts: Map<string, KnownPost> = new Map()
+  /** Called with what a transition reads, adds or removes, and may change. Set by the broker, which counts bytes. */
+  onTouched: ((entry: JobRecord | KnownPost) => void) | undefined
   readonly #commands = new Map<string, CommandState>()
   /** When the lease of each active job and the delay of each delayed job ends. */
   readonly deadlines: TimeIndex = new TimeIndex()
@@ -132,7 +161,7 @@ export class QueueState {
   }
 
   get isEmpty(): boolean {
-    return this.jobs.size === 0 && this.#commands.size === 0 && this.paused.size === 0
+    return this.jobs.size + this.posts.size === 0 && this.#commands.size === 0 && this.paused.size === 0
   }
 
   /** A record that has not expired. */
@@ -153,6 +182,25 @@ export class QueueState {
   forget(job: JobRecord): void {
     this.removeFromListing(job)
     this.jobs.delete(job.id)
+  }
+
+  /** A post that is still known. */
+  post(key: string, now: number): KnownPost | undefined {
+    const post = this.posts.get(key)
+    return post && post.expiresAt > now ? post : undefined
+  }
+
+  addPost(post: KnownPost): void {
+    this.forgetPost(post.key)
+    this.posts.set(post.key, post)
+    this.onTouched?.(post)
+  }
+
+  forgetPost(key: string): void {
+    const post = this.posts.get(key)
+    if (!post) return
+    this.posts.delete(key)
+    this.onTouched?.(post)
   }
 
   command(name: string): CommandState {
@@ -290,6 +338,7 @@ export class QueueState {
   /** Drops everything that has expired. */
   sweep(now: number): void {
     for (const job of this.jobs.values()) if (job.expiresAt <= now) this.#expire(job)
+    for (const { key, expiresAt } of this.posts.values()) if (expiresAt <= now) this.forgetPost(key)
     for (const [name, command] of this.#commands) {
       command.sweep(now)
       if (command.isEmpty) this.#commands.delete(name)

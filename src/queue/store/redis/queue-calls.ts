@@ -45,6 +45,10 @@ export class QueueKeys {
     return `${this.base}j/${id}`
   }
 
+  post(key: string): string {
+    return `${this.base}b/${key}`
+  }
+
   log(id: string): string {
     return `${this.base}l/${id}`
   }
@@ -64,11 +68,14 @@ export interface CommandKeys {
 export class CommandList {
   readonly commands: CommandKeys[] = []
   readonly counts: number[] = []
+  /** By segment: a command that is not cached has another object each time. */
+  readonly #indexes = new Map<string, number>()
 
   /** The number of a command. Counts one more item of it. */
   numberOf(command: CommandKeys): number {
-    const known = this.commands.findIndex(({ segment }) => segment === command.segment)
-    const index = known === -1 ? this.commands.push(command) - 1 : known
+    const known = this.#indexes.get(command.segment)
+    const index = known ?? this.commands.push(command) - 1
+    if (known === undefined) this.#indexes.set(command.segment, index)
     this.counts[index] = (this.counts[index] ?? 0) + 1
     return index + 1
   }

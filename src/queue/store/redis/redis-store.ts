@@ -10,6 +10,8 @@ import type {
   NoticeListener,
   OutcomeQuery,
   OutcomeReply,
+  Post,
+  PostReply,
   QueueStore,
   Renewal,
   Submission,
@@ -21,7 +23,7 @@ import type {
 } from '../store.ts'
 import { EventFeed } from './event-feed.ts'
 import { RedisQueueManagement } from './management.ts'
-import { BatchItem, CallBatcher, QueueCalls, QueueKeys } from './queue-calls.ts'
+import { type Argument, BatchItem, CallBatcher, CommandList, QueueCalls, QueueKeys } from './queue-calls.ts'
 import { QueueRegister } from './queue-register.ts'
 import type { QueueScripts } from './scripts/index.ts'
 import { TakeCalls } from './take-calls.ts'
@@ -30,6 +32,7 @@ import {
   encodeTerms,
   parseJobNotice,
   parseOutcomeReply,
+  parsePostReply,
   parseSubmitReply,
   toCode,
   toText,
@@ -73,6 +76,8 @@ class InboxListener implements Listener {
 /** The queue's store on Redis: each transition is one script, on keys of one slot. */
 export class RedisQueueStore extends RedisQueueManagement implements QueueStore {
   readonly #feed: EventFeed
+  /** The ARGV that a script begins with which submits jobs. */
+  readonly #submitArgs: (list: CommandList) => Argument[]
   readonly #submissions: CallBatcher
   readonly #outcomes: CallBatcher
   readonly #renewals: CallBatcher
@@ -92,14 +97,14 @@ export class RedisQueueStore extends RedisQueueManagement implements QueueStore 
     this.#workers = new WorkerRegistry(calls, acceptWithin)
     this.#feed = new EventFeed(connection, keys.base)
     const submitHead = [inbox.id, broadcastChannel, this.#workers.capacityRequest, maxParked]
+    this.#submitArgs = ({ commands, counts }) => [
+      ...submitHead,
+      ...commands.flatMap(({ name }, index) => [name, `${counts[index]}`]),
+    ]
     const { submit, finish, renew, queryOutcomes } = calls.scripts
     this.#submissions = new CallBatcher(calls, submit, {
       ...{ maxItems: 25, valuesPerItem: 1, repliesTime: false },
-      sharedArgs: ({ commands, counts }) => {
-        const args = [...submitHead]
-        for (const [index, command] of commands.entries()) args.push(command.name, `${counts[index]}`)
-        return args
-      },
+      sharedArgs: this.#submitArgs,
     })
     this.#outcomes = new CallBatcher(calls, finish, {
       ...{ maxItems: 25, valuesPerItem: 1, repliesTime: true },
@@ -136,6 +141,24 @@ export class RedisQueueStore extends RedisQueueManagement implements QueueStore 
         (error) => listener.onError(error),
       ),
       within,
+    )
+  }
+
+  async submitAll({ key, digest, nonce, knownFor, jobs }: Post, within: number): Promise<PostReply> {
+    const { keys, scripts } = this.calls
+    const list = new CommandList()
+    const recordKeys = [keys.post(key)]
+    const jobArgs: Argument[] = []
+    for (const submission of jobs) {
+      const command = list.numberOf(this.calls.command(submission.command))
+      recordKeys.push(keys.job(submission.id))
+      jobArgs.push(`${command} ${encodeTerms(submission)}`, submission.payload, submission.options)
+    }
+    const args = [...this.#submitArgs(list), digest, nonce, String(knownFor), ...jobArgs]
+    const reply = await this.calls.call(scripts.submitAll, list.commands, recordKeys, args, within)
+    return parsePostReply(
+      reply,
+      list.commands.map(({ name }) => name),
     )
   }
 

@@ -9,6 +9,7 @@ import type {
   JobOutcome,
   JobSnapshot,
   OutcomeReply,
+  PostReply,
   Submission,
   SubmitReply,
   WorkerListener,
@@ -120,6 +121,14 @@ export function parseSubmitReply(reply: unknown): SubmitReply | string {
     default:
       return text.slice(1)
   }
+}
+
+/** Parses the reply to a post. `commands`: those of its jobs, as the call has numbered them. */
+export function parsePostReply(reply: unknown, commands: readonly string[]): PostReply {
+  const [code, number, nonce = ''] = toText(reply).split(' ')
+  if (code === 'X') return { status: 'conflict' }
+  if (code === 'U') return { status: 'unknown', command: commands[Number(number) - 1] ?? '' }
+  return { status: code === 'C' ? 'created' : 'joined', nonce, generation: Number(number) }
 }
 
 export function parseOutcomeReply(head: unknown, bytes: unknown): OutcomeReply {

@@ -1,4 +1,5 @@
 import { Script } from '../../../../kernel/redis/call.ts'
+import { CREATE } from './create.ts'
 import { DISPATCH } from './dispatch.ts'
 import { FINISH } from './finish.ts'
 import {
@@ -17,12 +18,14 @@ import {
 import { QUERY_OUTCOMES, SETTLE, TERMINATE } from './outcome.ts'
 import { prelude, type QueueClock, SERVER_QUEUE_CLOCK } from './prelude.ts'
 import { SUBMIT } from './submit.ts'
+import { SUBMIT_ALL } from './submit-all.ts'
 import { FIND_TAKEN, TAKE } from './take.ts'
 import { APPEND_LOG, PROCESS_DUE, PUBLISH_PROGRESS, REMOVE_WORKER, RENEW, SET_CAPACITY } from './worker.ts'
 
 /** The transitions of a queue, as the server runs them. */
 export interface QueueScripts {
   submit: Script
+  submitAll: Script
   finish: Script
   setCapacity: Script
   removeWorker: Script
@@ -52,7 +55,8 @@ export function buildQueueScripts(time: QueueClock): QueueScripts {
   const head = prelude(time)
   const build = (...parts: string[]) => new Script(head + parts.join(''))
   return {
-    submit: build(DISPATCH, SUBMIT),
+    submit: build(DISPATCH, CREATE, SUBMIT),
+    submitAll: build(DISPATCH, CREATE, SUBMIT_ALL),
     finish: build(DISPATCH, SETTLE, FINISH),
     setCapacity: build(DISPATCH, SET_CAPACITY),
     removeWorker: build(REMOVE_WORKER),

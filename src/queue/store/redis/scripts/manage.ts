@@ -1,5 +1,5 @@
-import { PENDING_JOB_TTL } from '../../store.ts'
-import { WORKER_TTL } from './prelude.ts'
+import { PENDING_JOB_TTL, POST_KNOWN_FOR } from '../../store.ts'
+import { ERASURES, WORKER_TTL } from './prelude.ts'
 
 /**
  * Reads a job.
@@ -235,12 +235,17 @@ return { removed, (found >= most and #unread < found) and 1 or 0 }
 export const READ: string = /* lua */ `return redis.call(ARGV[1], KEYS[1], unpack(ARGV, 2))`
 
 /**
- * Sets the totals of a queue to 0.
+ * Sets the totals of a queue to 0, and forgets its posts.
  *
  * KEYS    1 n
- * ARGV    its fields
+ * ARGV    the fields of the totals
  */
-export const RESET_TOTALS: string = /* lua */ `return redis.call('HDEL', KEYS[1], unpack(ARGV))`
+export const RESET_TOTALS: string = /* lua */ `
+redis.call('HDEL', KEYS[1], unpack(ARGV))
+redis.call('HINCRBY', KEYS[1], '${ERASURES}', 1)
+redis.call('PEXPIRE', KEYS[1], ${POST_KNOWN_FOR})
+return 1
+`
 
 /**
  * Counts a failure that no attempt has reported.

@@ -29,6 +29,8 @@ import { COMMAND_SAMPLE, MAX_KNOWN_COMMANDS, PENDING_JOB_TTL } from '../../store
  *   r/segment   hash  worker address -> capacity                        WORKER_TTL
  *   j/id        hash  the record of a job                               the job: see QueueModel
  *   l/id        list  the log of a job                                  LOG_TTL after the last line
+ *   b/key       hash  a post of several jobs: h digest, c nonce,        as long as the post is known
+ *                     y generation, x the erasures before it
  *
  *   field       meaning                                   written by            removed by
  *   -- the job
@@ -81,6 +83,8 @@ import { COMMAND_SAMPLE, MAX_KNOWN_COMMANDS, PENDING_JOB_TTL } from '../../store
  *   R           attempts that ended as retry and had not  finish
  *               been accepted
  *
+ * x counts beside them how often the queue was erased: a post that was made before is not known any more.
+ *
  * So a script that ends a job counts that, and that its attempt was taken, by one command.
  *
  * A hash whose values have up to 64 bytes stays in Redis's compact encoding, so a payload of up to 256 bytes is split into
@@ -104,6 +108,9 @@ export const SERVER_QUEUE_CLOCK: QueueClock = {
   expire: /* lua */ `
 local function expire(key, ms) redis.call('PEXPIRE', key, int(math.min(${MAX_EXACT_INTEGER}, ms))) end`,
 }
+
+/** The field of n that counts how often the queue was erased: what a post has noted is not known after that. */
+export const ERASURES = 'x'
 
 /** KEYS that each script begins with: t d x c q s n; then, for each command, w i r z. */
 const SHARED_KEYS = 7
