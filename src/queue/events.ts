@@ -42,15 +42,12 @@ export interface LogEvent extends JobEvent {
   skipped: number
 }
 
-/** The events that watchers are told. */
-interface FeedEvents extends QueueEvents {
-  log: [LogEvent]
-}
-
 /** An event of any process: its name, its fields, and the process that emitted it. */
-export type FeedEvent = {
-  [Name in keyof FeedEvents]: { event: Name; process: string } & FeedEvents[Name][0]
-}[keyof FeedEvents]
+export type FeedEvent =
+  | {
+      [Name in keyof QueueEvents]: { event: Name; process: string } & QueueEvents[Name][0]
+    }[keyof QueueEvents]
+  | ({ event: 'log'; process: string } & LogEvent)
 
 /**
  * Effect of a submission. 'created': it created a new run. 'joined': it joined a run that waits or is active. 'cached': the
