@@ -150,6 +150,7 @@ export {
   type JobStatus,
   JsonText,
   jsonTextCodec,
+  type LogEvent,
   MemoryQueueStore,
   type MemoryQueueStoreOptions,
   type PayloadOf,

@@ -1,10 +1,10 @@
 import type { EventEmitter } from 'node:events'
-import { hostname } from 'node:os'
 import type { RemoteFailure } from '../errors.ts'
 import { callHook } from '../kernel/hooks.ts'
 import { checkFunction, checkOptions, type OptionTable } from '../kernel/options.ts'
 import { emit, hasListeners } from '../kernel/telemetry.ts'
 import { AsyncContext, microtask } from '../kernel/time.ts'
+import { eventText } from './store/event-text.ts'
 import type { DueResult, QueueStore } from './store/store.ts'
 import { type AttemptResult, failureOf, type ResultSource } from './working/attempt-result.ts'
 
@@ -32,10 +32,22 @@ export interface QueueEvents {
   lost: [JobEvent & { attempt: number; fence: number; code: string }]
 }
 
+/**
+ * Lines that were appended to the log of a job, in any process: the last ones of one call, as far as a message has room.
+ * `skipped`: how many before them were left out.
+ */
+export interface LogEvent extends JobEvent {
+  fence: number
+  lines: string[]
+  skipped: number
+}
+
 /** An event of any process: its name, its fields, and the process that emitted it. */
-export type FeedEvent = {
-  [Name in keyof QueueEvents]: { event: Name; process: string } & QueueEvents[Name][0]
-}[keyof QueueEvents]
+export type FeedEvent =
+  | {
+      [Name in keyof QueueEvents]: { event: Name; process: string } & QueueEvents[Name][0]
+    }[keyof QueueEvents]
+  | ({ event: 'log'; process: string } & LogEvent)
 
 /**
  * Effect of a submission. 'created': it created a new run. 'joined': it joined a run that waits or is active, or its post was
@@ -69,9 +81,6 @@ export interface ReportedAttempt extends ResultSource {
   readonly delivery: { readonly id: string; readonly fence: number }
 }
 
-/** Name of this process in events. */
-const PROCESS = `${hostname().slice(0, 48)}:${process.pid}`
-
 /** Emits events to the listeners of this process, to watchers in other processes, and to telemetry. */
 export class EventReporter {
   readonly counters: QueueCounters = {
@@ -99,7 +108,7 @@ export class EventReporter {
     }
     if (!this.#store.hasWatchers) return
     try {
-      this.#store.publishEvent(JSON.stringify({ event, process: PROCESS, ...details }))
+      this.#store.publishEvent(eventText(event, details))
     } catch {
       // A failure that `exposeError` returned is not representable in JSON. The event is dropped.
     }

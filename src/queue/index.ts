@@ -2,7 +2,15 @@
 
 export { JsonText } from '../kernel/codec/json-text.ts'
 export { jsonTextCodec } from '../kernel/codec/json-text-codec.ts'
-export type { Disposition, FeedEvent, JobEvent, QueueEvents, QueueStats, WatchOptions } from './events.ts'
+export type {
+  Disposition,
+  FeedEvent,
+  JobEvent,
+  LogEvent,
+  QueueEvents,
+  QueueStats,
+  WatchOptions,
+} from './events.ts'
 export {
   type AnyJobs,
   type BulkJob,

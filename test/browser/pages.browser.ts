@@ -142,6 +142,39 @@ test('dashboard - the page goes back and forward, and names itself', async () =>
   watched.assertClean()
 })
 
+test('dashboard - new lines of a log are shown as they are logged, without a snapshot', async () => {
+  const queue = scene.queue('logged')
+  let log = (_line: string): void => {}
+  const ended = gate()
+  queue.process('job', async (_, job) => {
+    log = (line) => job.log(line)
+    job.log('line 0')
+    await ended.opened
+  })
+  const { id } = await queue.enqueue('job', 1)
+  await using watched = await chromium.open()
+  const { page } = watched
+  // The page is shown the first snapshot again and again: by its time, nothing is to be read anew.
+  await page.addInitScript(`
+    const Native = EventSource
+    globalThis.EventSource = class extends Native {
+      set onmessage(hear) {
+        let first
+        super.onmessage = (event) => hear((first ??= event))
+      }
+    }
+  `)
+  await page.goto(`${scene.url}#/jobs/logged/${id}`)
+  await page.getByText('line 0').waitFor()
+  // The gateway and the worker know of the watcher when the first of these arrives.
+  for (let n = 1; n <= 5; n++) {
+    log(`line ${n}`)
+    await page.getByText(`line ${n}`, { exact: false }).waitFor()
+  }
+  ended.open()
+  await page.getByText('Completed', { exact: true }).first().waitFor()
+})
+
 test('dashboard - a job is found by its id, without its queue', async () => {
   await using watched = await chromium.open()
   const { page } = watched

@@ -128,6 +128,54 @@ onBothWorlds(
 )
 
 onBothWorlds(
+  'metrics - push workers whose receiver is ill, or silent, or whose job is cancelled',
+  async (world) => {
+    // It leaves all others open.
+    await using receiver = await PushReceiver.start((response, { body }, index) => {
+      if (body === '"ok"') answer(200, '1')(response)
+      if (body === '"ill"') answer(index === 0 ? 503 : 500)(response)
+    })
+    const common = { queue: 'jobs', url: receiver.url, allowInternal: true, backoff: 1, attempts: 2 }
+    const push = [
+      { ...common, command: 'short', timeout: 200 },
+      { ...common, command: 'long', timeout: 60_000 },
+    ]
+    const gateway = await world.open({ push })
+    const { call } = gateway
+    const post = (body: string, command: string) =>
+      call('POST', `/q/jobs?wait=20&command=${command}`, { body })
+    const figures = (command: string, outcomes: Record<string, number>, running: number) => [
+      ...Object.entries(outcomes).map(
+        ([outcome, count]) =>
+          `soloflight_push_attempts_total{queue="jobs",command="${command}",outcome="${outcome}"} ${count}`,
+      ),
+      `soloflight_push_running{queue="jobs",command="${command}"} ${running}`,
+    ]
+    const none = { completed: 0, failed: 0, retried: 0, lost: 0 }
+    has(await scrape(gateway), ...figures('short', none, 0), ...figures('long', none, 0))
+    // 5xx at each attempt, then no answer at each.
+    for (const body of ['"ill"', '"silent"']) assert.equal((await post(body, 'short')).status, 500)
+    assert.equal(receiver.received.length, 4)
+    assert.equal((await post('"ok"', 'short')).status, 200)
+    const short = { completed: 1, failed: 2, retried: 2, lost: 0 }
+    has(await scrape(gateway), ...figures('short', short, 0), ...figures('long', none, 0))
+    const { id } = (await call('POST', '/q/jobs?command=long', { body: '"silent"' })).json as { id: string }
+    await receiver.receives(6)
+    has(await scrape(gateway), ...figures('long', none, 1))
+    assert.equal((await call('POST', `/j/jobs/${id}/cancel`)).status, 200)
+    const over = figures('long', { ...none, lost: 1 }, 0)
+    await until(
+      async () => {
+        const lines = await scrape(gateway)
+        return over.every((line) => lines.includes(line))
+      },
+      { what: 'the end of the request' },
+    )
+    has(await scrape(gateway), ...figures('short', short, 0))
+  },
+)
+
+onBothWorlds(
   'metrics - the queues that were used last are told, and how many are left out',
   async (world) => {
     const gateway = await world.open()

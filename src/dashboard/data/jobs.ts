@@ -1,5 +1,5 @@
 import type { Filter, State } from '../router.ts'
-import { type CallOptions, call, Refusal } from './http.ts'
+import { type CallOptions, call, pathOf, Refusal } from './http.ts'
 import { memberTexts } from './json-text.ts'
 
 /** A failure, as the routes tell it. */
@@ -110,6 +110,26 @@ export async function readJob(queue: string, id: string, signal?: AbortSignal): 
 export async function readLog(queue: string, id: string, signal?: AbortSignal): Promise<readonly string[]> {
   const { log } = JSON.parse(await call('GET', ['j', queue, id, 'log'], { signal })) as { log: string[] }
   return log
+}
+
+/** What happens to a job within such a time is told together, ms. */
+const TOGETHER = 200
+
+/** Calls `onChange` when something has happened to a job, until it has finished or the returned function is called. */
+export function watchJob(queue: string, id: string, onChange: () => void): () => void {
+  const source = new EventSource(pathOf(['j', queue, id, 'events']))
+  let isTold = true
+  const tellLater = () => {
+    if (isTold) setTimeout(tell, TOGETHER)
+    isTold = false
+  }
+  const tell = () => {
+    isTold = true
+    onChange()
+  }
+  for (const event of ['state', 'progress', 'log', 'end']) source.addEventListener(event, tellLater)
+  source.addEventListener('end', () => source.close())
+  return () => source.close()
 }
 
 export async function actOnJob(queue: string, id: string, action: Action): Promise<void> {

@@ -1,8 +1,18 @@
 import { useEffect, useState } from 'preact/hooks'
 import type { Overview } from '../../gateway/overview/overview.ts'
 import { Refusal, reasonOf } from '../data/http.ts'
-import { type Action, actOnJob, type Runner, readJob, readLog, type WholeJob } from '../data/jobs.ts'
+import {
+  type Action,
+  actOnJob,
+  type Runner,
+  readJob,
+  readLog,
+  type WholeJob,
+  watchJob,
+} from '../data/jobs.ts'
+import { link } from '../data/live.ts'
 import { may, noticeRefusal } from '../data/session.ts'
+import { useSignal } from '../data/signal.ts'
 import { go } from '../navigation.ts'
 import { hrefOf, NO_FILTER } from '../router.ts'
 import { FormDialog } from '../view/dialog.tsx'
@@ -16,25 +26,33 @@ import { Facts } from './queues.tsx'
 
 interface JobState {
   readonly job: WholeJob | undefined
-  readonly log: readonly string[]
   readonly failure: string | undefined
 }
 
 export function JobPage({ overview, queue, id }: { overview: Overview; queue: string; id: string }) {
-  const [{ job, log, failure }, setState] = useState<JobState>({
-    job: undefined,
-    log: [],
-    failure: undefined,
-  })
+  const [{ job, failure }, setState] = useState<JobState>({ job: undefined, failure: undefined })
+  const [log, setLog] = useState<readonly string[]>([])
   const [reads, setReads] = useState(0)
   const isOver = job !== undefined && hasFinished(job)
-  // A job that has finished changes only when somebody retries it.
-  const tick = Math.floor(overview.at / (isOver ? 5 : 1))
-  // It is read anew with each snapshot, and after each action
+  const isLive = useSignal(link).state === 'live'
+  const seldom = Math.floor(overview.at / 5)
+  // A job that has finished changes only when somebody retries it. Of others, why they wait is told by no event.
+  const tick = isOver ? seldom : Math.floor(overview.at)
+  useEffect(
+    () => (isLive && !isOver ? watchJob(queue, id, () => setReads((n) => n + 1)) : undefined),
+    [queue, id, isLive, isOver],
+  )
+  // Its log is read when an event tells of it, and now and then: events are best effort.
   useEffect(() => {
     const reading = new AbortController()
-    Promise.all([readJob(queue, id, reading.signal), readLog(queue, id, reading.signal)])
-      .then(([job, log]) => setState({ job, log, failure: undefined }))
+    // Why it cannot be read is told of the job.
+    readLog(queue, id, reading.signal).then(setLog, () => {})
+    return () => reading.abort()
+  }, [queue, id, seldom, reads])
+  useEffect(() => {
+    const reading = new AbortController()
+    readJob(queue, id, reading.signal)
+      .then((job) => setState({ job, failure: undefined }))
       .catch((error: unknown) => {
         if (reading.signal.aborted) return
         noticeRefusal(error)

@@ -1,6 +1,6 @@
 import { AbortedError, RemoteError, RemovedError } from '../../errors.ts'
 import { reportHookError } from '../../kernel/hooks.ts'
-import type { Job, JobStatus, RedisQueue } from '../../queue/index.ts'
+import type { Job, JobStatus, LogEvent, RedisQueue } from '../../queue/index.ts'
 import { jobMembers } from '../http/job-text.ts'
 import { objectText, textOf } from '../http/json.ts'
 import { internalProblem, problemOf } from '../problem.ts'
@@ -22,7 +22,7 @@ export function jobStateText(queue: string, id: string, status: JobStatus | unde
   return objectText(status ? jobMembers(queue, status) : gone)
 }
 
-/** The states and the progress of one job, and its outcome as the last event. One wait serves all clients. */
+/** The states, the progress and the new lines of the log of one job, and its outcome as the last event. One wait serves all clients. */
 export function jobFeed(
   { watches, queues }: { readonly watches: QueueWatches; readonly queues: Queues },
   name: string,
@@ -33,8 +33,10 @@ export function jobFeed(
     const following = new FollowedJob(queue, name, job, feed)
     try {
       const watcher: QueueWatcher = {
-        onEvent: ({ id }) => {
-          if (id === job.id) following.look()
+        onEvent: (event) => {
+          if (event.id !== job.id) return
+          if (event.event === 'log') following.tellLines(event)
+          else following.look()
         },
         onGap: () => following.look(),
       }
@@ -84,6 +86,13 @@ class FollowedJob {
       })
       .then(() => this.#ended())
       .catch((error: unknown) => this.#fail(error))
+  }
+
+  tellLines({ lines, skipped }: LogEvent): void {
+    // Whoever may write to Redis can forge it.
+    if (!Array.isArray(lines)) return
+    const data = JSON.stringify({ lines: lines.map(String), skipped: Number(skipped) || 0 })
+    this.#feed.publish({ event: 'log', data })
   }
 
   /** The state may have changed: tells it. */

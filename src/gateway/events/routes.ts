@@ -35,10 +35,10 @@ export const EVENT_ROUTES: readonly Route[] = [
     path: '/j/:queue/:id/events',
     scope: 'read',
     effect: 'reads',
-    summary: 'The states and the progress of a job, as server-sent events, until it has finished.',
+    summary: 'The states, the progress and the log of a job, as server-sent events, until it has finished.',
     headers: { 'Last-Event-ID': '`end`: the last event was seen.' },
     answers: {
-      200: 'Events `state` (the job, at first as it is), `progress`, and `end` (the job with its outcome), which is the last.',
+      200: 'Events `state` (the job, at first as it is), `progress`, `log` (`{ lines, skipped }`: new lines of its log), and `end` (the job with its outcome), which is the last.',
       204: 'The last event was seen.',
       404: 'There is no such job.',
     },

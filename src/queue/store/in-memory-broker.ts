@@ -154,14 +154,20 @@ export class InMemoryBroker {
     })
   }
 
-  appendLog({ worker, id, fence }: ModelAttempt, added: readonly string[], before: number | undefined): void {
+  /** Returns whether lines were appended. */
+  appendLog(
+    { worker, id, fence }: ModelAttempt,
+    added: readonly string[],
+    before: number | undefined,
+  ): boolean {
     const job = this.model.state.job(id, this.now)
-    if (!job?.isHeldBy(worker, fence)) return
+    if (!job?.isHeldBy(worker, fence)) return false
     const fresh = added.slice(job.acceptLogLines(before, added.length))
-    if (fresh.length === 0) return
+    if (fresh.length === 0) return false
     const lines = [...this.readLog(id), ...fresh].slice(-MAX_LOG_LINES)
     const bytes = lines.reduce((sum, { length }) => sum + length, 0)
     this.#logs.set(id, { lines, expiresAt: this.now + LOG_TTL }, bytes, false)
+    return true
   }
 
   readLog(id: string): string[] {

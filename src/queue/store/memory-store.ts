@@ -4,6 +4,7 @@ import { ownedBytes } from '../../kernel/codec/binary.ts'
 import { DEFAULT_MAX_BYTES, MemoryBudget, sweeper } from '../../kernel/in-memory-store.ts'
 import { MAX_PARKED } from '../../kernel/keys.ts'
 import { type Clock, microtask, systemClock } from '../../kernel/time.ts'
+import { logEventText } from './event-text.ts'
 import { heldOptions, holderOf, parseHolder } from './holder.ts'
 import { type BrokerBudget, type BrokerClient, InMemoryBroker } from './in-memory-broker.ts'
 import type { QueueLoad } from './load.ts'
@@ -243,7 +244,8 @@ export class InMemoryQueueClient implements QueueStore {
   }
 
   async appendLog(attempt: AttemptRef, lines: readonly string[], before: number | undefined): Promise<void> {
-    this.#broker.appendLog(this.#modelAttempt(attempt), lines, before)
+    const isAppended = this.#broker.appendLog(this.#modelAttempt(attempt), lines, before)
+    if (isAppended && this.hasWatchers) this.publishEvent(logEventText(attempt, lines))
   }
 
   async readLog(id: string): Promise<string[]> {

@@ -271,7 +271,7 @@ export interface QueueStore {
   readPayload(attempt: AttemptRef, within: number): Promise<string | undefined>
   publishProgress(attempt: AttemptRef, bytes: Buffer, within: number): Promise<void>
   /**
-   * Appends lines to the job's log. `before`: lines of this attempt that were appended earlier. Idempotent, unless `before` is
+   * Appends lines to the job's log, and tells watchers if there are any. `before`: lines of this attempt that were appended earlier. Idempotent, unless `before` is
    * undefined, which means that their number is not known.
    */
   appendLog(

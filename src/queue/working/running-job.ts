@@ -104,8 +104,11 @@ export class JobOutput {
     this.#logWrite = undefined
   }
 
-  /** Resolves when the lines so far are written; undefined if there is nothing to wait for. */
+  /**
+   * Resolves when the lines so far are written; undefined if there is nothing to wait for. Those that are on their way come
+   * before what is sent next, but watchers are told of them when they are written.
+   */
   get logWritten(): Promise<void> | undefined {
-    return this.#lines.length > 0 ? this.#logWrite : undefined
+    return this.#lines.length > 0 || this.#store.hasWatchers ? this.#logWrite : undefined
   }
 }

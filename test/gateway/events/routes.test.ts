@@ -192,6 +192,49 @@ onBothWorlds('events - of a job: its state, progress and outcome, then the strea
   assert.equal(seen.status, 204, 'a browser does not reconnect')
 })
 
+onBothWorlds(
+  'events - of a job: the lines of its log, by whichever kind of worker, before its end',
+  async (w) => {
+    const server = await w.open()
+    // It hears of watchers from now on.
+    const queue = w.queue('mails')
+    await queue.ready()
+    const linesOf = ({ events }: { events: readonly { event: string; data: string }[] }) =>
+      events.filter(({ event }) => event === 'log').flatMap(({ data }) => JSON.parse(data).lines as string[])
+    const posted = (await server.call('POST', '/q/mails', { body: '1' })).json as { id: string }
+    const client = await listen(server, `/j/mails/${posted.id}/events`)
+    const taken = await server.call('GET', '/q/mails?lease=30')
+    const lease = taken.headers.get('x-lease') ?? ''
+    const log = (lines: unknown) =>
+      server.call('PATCH', '/q/mails', { lease, body: JSON.stringify({ log: lines }) })
+    assert.equal((await log('one\nline')).status, 200)
+    assert.equal((await log(['two', 'three'])).status, 200)
+    await until(() => linesOf(client).length === 3, { what: 'the lines' })
+    // Of many, the last ones that one message has room for.
+    await log(Array.from({ length: 20 }, (_, n) => `${n} ${'é'.repeat(5_000)}`))
+    await until(() => client.events.filter(({ event }) => event === 'log').length === 3, { what: 'the last' })
+    const { lines, skipped } = JSON.parse(
+      client.events.findLast(({ event }) => event === 'log')?.data ?? '',
+    ) as { lines: string[]; skipped: number }
+    assert.ok(lines.length > 2 && lines.length + skipped === 20, `${lines.length} ${skipped}`)
+    assert.match(lines.at(-1) ?? '', /^19 é+$/)
+    await server.call('PUT', '/q/mails', { lease, body: '1' })
+    assert.equal(await client.ended(), 'complete')
+    assert.deepEqual(linesOf(client).slice(0, 3), ['one\nline', 'two', 'three'])
+    // It is over: nothing is logged, and nothing told.
+    await log('late')
+    const other = (await server.call('POST', '/q/mails', { body: '2' })).json as { id: string }
+    const second = await listen(server, `/j/mails/${other.id}/events`)
+    queue.process('job', (_, job) => {
+      job.log('four')
+      job.log('five')
+      return 1
+    })
+    assert.equal(await second.ended(), 'complete')
+    assert.deepEqual(linesOf(second), ['four', 'five'])
+  },
+)
+
 onBothWorlds('events - of a job that fails, is cancelled, or is removed', async (w) => {
   const server = await w.open()
   const post = async () => ((await server.call('POST', '/q/mails', { body: '1' })).json as { id: string }).id

@@ -130,6 +130,7 @@ onBothWorlds('ws events - the feed of a queue, or of one job, until it is ended'
   await one.reply
   await queue.enqueue('job', 2)
   const { lease } = (await client.call('take', { queue: 'foo' })) as Job
+  await client.call('log', { queue: 'foo', lease, log: 'a line' })
   await client.call('finish', { queue: 'foo', lease })
   const ofOne = await client.take(
     ({ sub, event }) => sub === one.id && (event as { event: string }).event === 'completed',
@@ -137,6 +138,12 @@ onBothWorlds('ws events - the feed of a queue, or of one job, until it is ended'
   assert.equal((ofOne['event'] as { id: string }).id, id)
   assert.ok(client.pushes.every((push) => push.sub !== one.id || (push['event'] as { id: string }).id === id))
   await client.take(({ sub, event }) => sub === all.id && (event as { event: string }).event === 'completed')
+  // Lines of logs are told to those that watch the job.
+  const logged = client.pushes.filter(({ event }) => (event as { event?: string })?.event === 'log')
+  assert.deepEqual(
+    logged.map(({ sub, event }) => [sub, (event as { lines: string[] }).lines]),
+    [[one.id, ['a line']]],
+  )
   await client.call('end', { sub: all.id })
   const before = client.pushes.filter(({ sub }) => sub === all.id).length
   await queue.enqueue('job', 3)

@@ -30,7 +30,7 @@ export const EVENT_MESSAGES: readonly MessageType[] = [
     type: 'watch',
     scope: 'read',
     summary:
-      'Subscribes to the events of a queue, or of one job of it, of all processes. `gap`: some may be missing.',
+      'Subscribes to the events of a queue, or of one job of it, with the lines of its log, of all processes. `gap`: some may be missing.',
     members: { queue: name, job: z.string().max(1_024).optional() },
     handle: async (session, { id, values: { queue, job } }) => {
       const watch = new Watch()
@@ -40,7 +40,8 @@ export const EVENT_MESSAGES: readonly MessageType[] = [
       await begin(session, id, watch, async () => {
         const watcher: QueueWatcher = {
           onEvent: (event) => {
-            if (job === undefined || event.id === job) tell({ event: JSON.stringify(event) })
+            const isAsked = job === undefined ? event.event !== 'log' : event.id === job
+            if (isAsked) tell({ event: JSON.stringify(event) })
           },
           onGap: () => tell({ gap: 'null' }),
         }

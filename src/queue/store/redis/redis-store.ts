@@ -2,6 +2,7 @@ import { MAX_LOG_LINES, MAX_PARKED, MESSAGE_LIMIT } from '../../../kernel/keys.t
 import type { Connection } from '../../../kernel/redis/connection.ts'
 import { refusedError } from '../../../kernel/redis/diagnosis.ts'
 import type { Hint, Listener } from '../../../kernel/redis/subscription.ts'
+import { logEventText } from '../event-text.ts'
 import type {
   Assignment,
   AttemptOutcome,
@@ -264,18 +265,20 @@ export class RedisQueueStore extends RedisQueueManagement implements QueueStore 
   }
 
   async appendLog(
-    { worker, id, fence }: AttemptRef,
+    attempt: AttemptRef,
     lines: readonly string[],
     before: number | undefined,
     within: number,
   ): Promise<void> {
+    const { worker, id, fence } = attempt
     const keys = [this.calls.keys.job(id), this.calls.keys.log(id)]
     const args = [
       this.calls.address(worker),
       ...[fence, MAX_LOG_LINES, LOG_TTL, before ?? ''].map(String),
       ...lines,
     ]
-    await this.calls.call(this.calls.scripts.appendLog, [], keys, args, within)
+    const isHeld = await this.calls.call(this.calls.scripts.appendLog, [], keys, args, within)
+    if (isHeld === 1 && this.hasWatchers) this.publishEvent(logEventText(attempt, lines))
   }
 
   get hasWatchers(): boolean {
