@@ -94,10 +94,10 @@ async function end(
   job: TakenJob,
   { failed, again, retry }: { failed: boolean; again: boolean; retry: boolean },
 ): ReturnType<TakenJob['endWith']> {
-  const body = again ? undefined : await readJson(c, deps)
+  if (again) return job.giveBack()
+  const body = await readJson(c, deps)
   if (failed) return job.endWith(errorOf(body), retry)
-  const isHeld = await (again ? job.release() : job.complete(body))
-  return isHeld ? 'accepted' : 'lost'
+  return (await job.complete(body)) ? 'accepted' : 'lost'
 }
 
 /** presque's: the body is a job again, and counts as failed. */

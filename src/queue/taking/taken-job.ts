@@ -130,8 +130,13 @@ export class TakenJob<Payload = unknown, Result = unknown> {
 
   /** Gives the job back at once, for another taker or worker. The attempt does not count. False if it is not held any more. */
   async release(): Promise<boolean> {
+    return (await this.giveBack()) !== 'lost'
+  }
+
+  /** As {@link release}, and tells whether the call is a repetition. @internal */
+  async giveBack(): Promise<FinishReply> {
     const { store, within, options } = this.#deps.open()
-    return (await store.finish(outcomeOf(this.#held, REQUEUE, options, false), within)) !== 'lost'
+    return await store.finish(outcomeOf(this.#held, REQUEUE, options, false), within)
   }
 
   /**

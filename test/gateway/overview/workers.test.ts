@@ -112,7 +112,9 @@ onBothWorlds(
     for (const server of [one, other]) {
       const taken = await one.call('GET', '/q/dig?lease=30&wait=20', { headers: as('a') })
       const lease = taken.headers.get('x-lease') ?? ''
-      assert.equal((await server.call('PUT', '/q/dig?again', { headers: as('a'), lease })).status, 204)
+      // The second one is a repetition, and counts no more.
+      for (let n = 0; n < 2; n++)
+        assert.equal((await server.call('PUT', '/q/dig?again', { headers: as('a'), lease })).status, 204)
       await worker(other, 'a', ({ processed }) => processed === 0)
     }
     const taken = await one.call('GET', '/q/dig?lease=30&wait=20', { headers: as('a') })
