@@ -159,16 +159,12 @@ export class RedisQueue<Jobs extends JobMap<Jobs> = AnyJobs>
    * TimeoutError, AbortedError, UnavailableError, OverloadedError, ClosedError; CodecError or TooLargeError if the payload
    * cannot be encoded or is too large; TypeError.
    */
-  submit<Command extends CommandOf<Jobs>>(
+  async submit<Command extends CommandOf<Jobs>>(
     command: Command,
     payload?: PayloadOf<Jobs, Command> | JsonText,
     options: SubmitOptions = {},
   ): Promise<ResultOf<Jobs, Command>> {
-    return this.#submit(command, payload, options) as Promise<ResultOf<Jobs, Command>>
-  }
-
-  async #submit(command: string, payload: unknown, options: SubmitOptions): Promise<unknown> {
-    return this.begin(command, payload, options).outcome
+    return this.begin(command, payload, options).outcome as Promise<ResultOf<Jobs, Command>>
   }
 
   /** As {@link submit}, and tells the id of the job and when the store has accepted it. @internal */

@@ -1,6 +1,7 @@
 import type { QueueOptions } from '../../../src/queue/options.ts'
 import { RedisQueue } from '../../../src/queue/queue.ts'
-import { InMemoryQueueClient, MemoryQueueStore } from '../../../src/queue/store/memory-store.ts'
+import { InMemoryQueueClient } from '../../../src/queue/store/in-memory-client.ts'
+import { MemoryQueueStore } from '../../../src/queue/store/memory-store.ts'
 import type { QueueStore } from '../../../src/queue/store/store.ts'
 import { SimProcess } from '../process.ts'
 import type { Scheduler } from '../scheduler.ts'
