@@ -105,9 +105,9 @@ function addBuffered(incoming: IncomingRequest, body: Body): void {
   for (let chunk = incoming.read(); chunk; chunk = incoming.read()) body.add(chunk)
 }
 
-/** Whether the whole body has arrived. The client may be gone. A request of HTTP/2 is complete also when its stream was reset. */
-function isComplete({ complete, stream }: IncomingRequest): boolean {
-  return complete && !stream?.rstCode
+/** Whether all has arrived; the client may be gone. A request of HTTP/2 is complete also when its stream was reset or destroyed. */
+function isComplete({ complete, stream, aborted }: IncomingRequest): boolean {
+  return complete && !(stream && (stream.rstCode || aborted))
 }
 
 async function readStream(

@@ -19,6 +19,7 @@ export interface IncomingRequest {
   readonly destroyed: boolean
   /** All has arrived. Of HTTP/2 also if the stream was reset. */
   readonly complete: boolean
+  readonly aborted: boolean
   /** Of HTTP/2. */
   readonly stream?: { readonly rstCode?: number | undefined } | undefined
   read(): Uint8Array | null

@@ -120,6 +120,25 @@ for (const [version, open] of [
     assert.deepEqual(await jobs(gateway), [])
   })
 
+  test(`body - one whose connection the server destroys is no job, ${version}`, async () => {
+    await using gateway = createGateway()
+    let ended = 0
+    const onRequest = toNodeListener(gateway)
+    await using site = await open((request, response) => {
+      void onRequest(request, response).then(() => ended++)
+      const destroy = () => {
+        const session = (request as unknown as Partial<http2.Http2ServerRequest>).stream?.session
+        if (session) session.destroy()
+        else request.socket.destroy()
+      }
+      setTimeout(destroy, 50)
+    })
+    const { body } = site.post({ 'content-length': '8' })
+    body.write('1234')
+    await until(() => ended === 1, { what: 'the request to end' })
+    assert.deepEqual(await jobs(gateway), [])
+  })
+
   test(`body - one that was read before, as by a parser, has a status, ${version}`, async () => {
     await using gateway = createGateway()
     const onRequest = toNodeListener(gateway)
