@@ -57,7 +57,7 @@ class Body {
   }
 }
 
-/** Reads the body of a request of node:http, which mostly is there already. */
+/** Reads the body of a request of node:http. Most bodies have arrived with the headers. */
 async function readIncoming(
   incoming: IncomingRequest,
   body: Body,

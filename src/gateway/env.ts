@@ -2,7 +2,10 @@ import type { Context } from 'hono'
 import type { Answer } from './http/answer.ts'
 import type { Scope } from './options.ts'
 
-/** Of the listener for node:http, what the gateway uses: whether the client is there, and whether the response was sent. */
+/**
+ * What the gateway uses of the listener for node:http: whether the client is there, the body of the request, whether the response
+ * was sent, and how an answer is sent without a Response.
+ */
 export interface NodeBindings {
   readonly incoming?: IncomingRequest | undefined
   readonly outgoing?: OutgoingResponse | undefined

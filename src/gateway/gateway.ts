@@ -76,7 +76,7 @@ class HttpGateway implements Gateway {
     const { clock, metrics } = this.#deps
     const { requests } = metrics
     const since = requests && clock.now()
-    // Bindings of other names are not ours to believe.
+    // No other member is read: `caller`, say, is known by the token alone.
     const { incoming, outgoing, received, sendAnswer } = bindings
     const exchange: Exchange = { incoming, outgoing, body: received === request ? incoming : undefined }
     try {

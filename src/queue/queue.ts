@@ -225,7 +225,7 @@ export class RedisQueue<Jobs extends JobMap<Jobs> = AnyJobs>
   }
 
   /**
-   * Submits a post: up to 1,000 jobs of up to 2 MB together, all of them or none, by one step. Each is a new job. With `dedupe`,
+   * Submits a post: up to 1,000 jobs of up to 2 MiB together, all of them or none, by one step. Each is a new job. With `dedupe`,
    * the same post (commands and payloads, in their order) is not submitted again: it resolves with the jobs of the first.
    * @throws as {@link enqueue}; ConflictError if another post is known under the key. After an UnavailableError whose `sent` is
    * true all jobs may be there; call again with the same `dedupe` to know.

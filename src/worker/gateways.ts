@@ -35,7 +35,10 @@ export interface GatewaysOptions {
   onBack(url: string): void
 }
 
-/** Time in which this process was blocked, and could read no answer, counts as such a part of the time for it at most. */
+/**
+ * The time for an answer is waited for in so many parts, one after the other. However long this process is blocked, and cannot read
+ * the answer, that uses up one part at most.
+ */
 const PARTS = 4
 
 interface Gateway {

@@ -56,8 +56,9 @@ const TRANSITIONS: Transitions<State> = {
 /** Notes that come faster are sent together, ms. */
 const NOTES_PAUSE = 100
 
-/** Of the time that is left to tell something, one try may take this part, so that other gateways have theirs; and at least so long, ms. */
+/** One try may take this part of the time that is left, so that other gateways can be tried too. */
 const TRY = 1 / 3
+/** Least time of a try, ms. */
 const SHORTEST_TRY = 250
 
 /** The end of a job is told for so many leases at most. */

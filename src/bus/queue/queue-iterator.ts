@@ -20,7 +20,7 @@ export interface QueueIteratorDeps {
  * | state | `next` | a message | `end` | `return` |
  * | --- | --- | --- | --- | --- |
  * | open | waits | the first read has it | ended: reads that wait end | ended, and `stop` |
- * | ended, with an error | the first read that ends rejects with it, the others are done | | | |
+ * | ended, with an error | the first read that ends rejects with it, the others are done | | | `stop` |
  * | ended | done | | | `stop` |
  */
 export class QueueIterator<Item> implements AsyncIterableIterator<Item> {

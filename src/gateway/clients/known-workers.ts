@@ -15,7 +15,7 @@ interface KnownWorker {
   readonly startedAt: number
   command: string
   taken: number
-  /** Of those that it or another gateway has counted as taken. */
+  /** Jobs that went back. This gateway or another one has counted them as taken. */
   returned: number
   failed: number
   seenAt: number

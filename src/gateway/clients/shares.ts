@@ -2,7 +2,7 @@ import type { Caller } from '../env.ts'
 import { type AccessToken, tokenHolder } from '../options.ts'
 import { Problem } from '../problem.ts'
 
-/** One in so many is the share of a caller. */
+/** The share of a holder is one of so many equal parts. */
 const PARTS = 4
 
 /**
@@ -23,7 +23,7 @@ export class Shares {
     this.#error = error
   }
 
-  /** @throws Problem 429 if the caller has its share already. `what`: it has room for this if this is among what it has. */
+  /** `what`: what the caller is to have. @throws Problem 429 if its share is used up, and it does not have this already. */
   assertRoom(caller: Caller | undefined, what?: unknown): void {
     const had = this.#had.get(caller?.holder)
     if (!had || this.#most === undefined || had.size < this.#most || had.has(what)) return

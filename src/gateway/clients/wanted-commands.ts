@@ -16,8 +16,8 @@ class Wanted {
 }
 
 /**
- * The commands whose jobs clients wait for at this moment. A client chooses their names, and each that is waited for is a worker, in
- * this process and in the store: so one holder of tokens has a quarter of those that there may be.
+ * The commands whose jobs clients wait for at present. A client chooses their names, and each needs a worker in this process and in
+ * the store. So one holder of tokens may use a quarter of the workers that there may be.
  */
 export class WantedCommands {
   readonly #shares: Shares
@@ -28,8 +28,8 @@ export class WantedCommands {
   }
 
   /**
-   * Runs a request for jobs of a command. It is of the share of `caller` if nobody else wants the command.
-   * @throws Problem 429 if that is used up.
+   * Runs a request for jobs of a command. The command counts in the share of its first caller, until no request wants it.
+   * @throws Problem 429 if the share of `caller` is used up, and no request wants the command yet.
    */
   async want<T>(
     queue: string,

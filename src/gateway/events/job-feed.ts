@@ -78,7 +78,7 @@ class FollowedJob {
   #follow(job: Job): void {
     const onProgress = (value: unknown) => this.#feed.publish({ event: 'progress', data: textOf(value) })
     const { signal } = this.#stopping
-    // Whoever watches a job does not cancel it when he leaves.
+    // A client that watches a job does not cancel it by leaving.
     this.#queue
       .result(job, { timeout: Number.POSITIVE_INFINITY, signal, onProgress }, true)
       .catch((error: unknown) => {

@@ -24,8 +24,8 @@ interface Watched {
 }
 
 /**
- * Watches queues: however many watchers a queue has in this gateway, it is watched once. It is of the share of each holder of
- * tokens that has a watcher of it, whoever else has one.
+ * Watches queues: however many watchers a queue has in this gateway, it is watched once. It counts in the share of each holder of
+ * tokens that watches it.
  */
 export class QueueWatches {
   readonly #queues: Queues
@@ -43,7 +43,7 @@ export class QueueWatches {
   }
 
   /**
-   * The queue is of the share of `caller` until the returned function is called, once or more often.
+   * Counts the queue in the share of `caller` until the returned function is called, once or more often.
    * @throws Problem 429 if the caller watches too many.
    */
   charge(name: string, caller: Caller | undefined): () => void {

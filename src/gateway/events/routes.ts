@@ -74,7 +74,7 @@ async function sendEvents(
 interface SharedFeed {
   readonly name: string
   readonly source: FeedSource
-  /** The queue that is watched for it, of the share of each client. */
+  /** The queue that is watched for it. It counts in the share of each client. */
   readonly queue?: string
 }
 

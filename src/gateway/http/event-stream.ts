@@ -22,7 +22,7 @@ export interface StreamOwner {
   pending: number
   /** Calls the producer. `close` of the gateway waits for it. */
   run(producer: () => Promise<void>): void
-  /** The stream is closed, or needs no supervision any more. */
+  /** The stream is closed. */
   remove(stream: EventStream): void
 }
 

@@ -12,8 +12,8 @@ export interface HandOver {
 }
 
 /**
- * An answer that tells whether it was sent. On node:http the response says so. Elsewhere it is sent when its body was
- * read; a reader that has read it may still fail to pass it on.
+ * An answer that tells whether it was sent; without the text, 499, if the client is gone already. On node:http the response says
+ * whether it was sent. Elsewhere it counts as sent when its body was read; the reader may still fail to pass it on.
  */
 export async function handOver(
   c: RouteContext,

@@ -4,7 +4,10 @@ import type { QueueTotals } from './totals.ts'
 /** Commands that {@link QueueLoad} tells of at most. */
 export const MAX_LOAD_COMMANDS = 100
 
-/** Delayed, active and failed jobs that are counted by command, each. If there are more, their numbers by command are left out. */
+/**
+ * Most delayed jobs that are counted by command, most delayed and active jobs together, and most failed jobs. If there are more,
+ * the numbers by command are left out: of active jobs also if there are too many delayed ones, as one index has both.
+ */
 export const MAX_LOAD_JOBS = 1_000
 
 /** What a queue has to do, read in one step. Times in ms. */
@@ -20,7 +23,7 @@ export interface QueueLoad {
   readonly complete: boolean
 }
 
-/** What one command of a queue has to do. A number is undefined if the queue has too many of these jobs to count them by command. */
+/** What one command of a queue has to do. A number is undefined if there are too many jobs to count them: see {@link MAX_LOAD_JOBS}. */
 export interface CommandLoad {
   readonly command: string
   readonly waiting: number

@@ -238,8 +238,8 @@ export interface QueueStore {
 
   /**
    * Sets how many jobs a worker can take now; the worker is known from then on. `former`: the free slots that the call before has
-   * left to it, if they are known. The jobs that were delivered to it since take part of `slots`, which is read each time that the
-   * call is sent: it may be sent again behind outcomes that free slots, and would take these away.
+   * left to it, if they are known. The jobs that were delivered to it since take part of `slots`. It is called each time that the
+   * request is sent: an old number, sent again behind outcomes that have freed slots, would take these slots away.
    */
   setCapacity(
     worker: WorkerRef,
@@ -271,8 +271,8 @@ export interface QueueStore {
   readPayload(attempt: AttemptRef, within: number): Promise<string | undefined>
   publishProgress(attempt: AttemptRef, bytes: Buffer, within: number): Promise<void>
   /**
-   * Appends lines to the job's log, and tells watchers if there are any. `before`: lines of this attempt that were appended earlier. Idempotent, unless `before` is
-   * undefined, which means that their number is not known.
+   * Appends lines to the job's log, and tells watchers if there are any. `before`: lines of this attempt that were appended
+   * earlier. Idempotent, unless `before` is undefined, which means that their number is not known.
    */
   appendLog(
     attempt: AttemptRef,

@@ -38,6 +38,7 @@ const POST_JOB_OPTIONS: OptionTable<PostJobOptions> = {
   ...pick(SUBMIT_OPTIONS, 'abortUnwanted', 'delay', 'priority', 'lifo'),
 }
 
+/** Most jobs of a post. */
 export const MAX_POST_JOBS = 1_000
 /** Most bytes of all payloads and options of a post. */
 export const MAX_POST_BYTES: number = 2 * 1024 * 1024

@@ -183,7 +183,7 @@ export function dedupeId(command: string, kind: 'payload' | 'key', of: string): 
   return hash.digest('base64url').slice(0, DEDUPE_ID_LENGTH)
 }
 
-/** Whether a job, or the post that it is part of, is deduplicated. No later submission can have the id of any other job. */
+/** Whether a job, or the post that it is part of, is deduplicated. If not, no later submission has its id. */
 export function isDedupeId(id: string): boolean {
   return id.length === DEDUPE_ID_LENGTH
 }

@@ -62,7 +62,7 @@ export class AskingTakers {
     }
   }
 
-  /** Gives a job to a taker that is held for it, or gives it back. */
+  /** Gives a taker the job that is held for it. If the taker has left, the job goes back. */
   async #give(taker: Taker, held: HeldAttempt): Promise<void> {
     if (this.#closed) taker.close()
     if (!this.#hooks.hand(taker, held)) await this.#unanswered.giveBack(attemptOf(held.token), taker.lease)

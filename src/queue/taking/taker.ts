@@ -12,7 +12,7 @@ export interface TakerOptions {
   readonly signal: AbortSignal | undefined
 }
 
-/** Dependencies of a taker, and its events. All takers of a command share them. */
+/** Dependencies of a taker, and its events. All takers of a queue share them. */
 export interface TakerDeps {
   readonly clock: Clock
   readonly deadlines: Deadlines
@@ -49,7 +49,7 @@ export class Taker extends BaseWaiter {
   readonly command: string
   /** The lease of the job that it takes, ms. */
   readonly lease: number
-  /** How many announcements were sent before it was leaving: the next one withdraws its slot. Written by its TakingWorker. */
+  /** How many announcements were sent before it was leaving: the next one withdraws its slot. Written by its WaitingTakers. */
   leftAt = 0
   readonly #wait: number
   readonly #deps: TakerDeps

@@ -11,7 +11,7 @@ export interface Rank {
   priority: number
   /** When it was submitted, µs since the epoch. */
   micros: number
-  /** Its position among the submissions of one call, from 1. */
+  /** Its position among the submissions of one call. */
   batchIndex: number
 }
 

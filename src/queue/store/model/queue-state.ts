@@ -36,7 +36,7 @@ export interface TransitionContext {
   acceptWithin: number
   /** How many may park on one record. */
   maxParked: number
-  /** Position of the submission among those of one call, from 1. */
+  /** Position of the submission among those of one call. */
   batchIndex: number
   /** Sends attempts to a worker. False: its process does not listen any more. */
   deliver(worker: string, deliveries: Delivery[]): boolean

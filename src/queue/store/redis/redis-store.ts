@@ -77,7 +77,7 @@ class InboxListener implements Listener {
 /** The queue's store on Redis: each transition is one script, on keys of one slot. */
 export class RedisQueueStore extends RedisQueueManagement implements QueueStore {
   readonly #feed: EventFeed
-  /** The ARGV that a script begins with which submits jobs. */
+  /** The ARGV of create.ts, with which the scripts that submit begin. */
   readonly #submitArgs: (list: CommandList) => Argument[]
   readonly #submissions: CallBatcher
   readonly #outcomes: CallBatcher

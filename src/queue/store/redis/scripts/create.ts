@@ -10,8 +10,8 @@ import { GENERATION_FIELDS } from './prelude.ts'
  *
  *   optionsOf(text)     the terms of a submission: `<command> <flags> <delay> <priority>`
  *   create(n, key, id, command, previous, options, nonce, payload, jobOptions)
- *                       creates a generation, the `n`th of its time, n below 1000. previous: generation, fence and listedIn of the
- *                       record, if it exists. Returns the generation
+ *                       creates a generation. n: its position among those of this script, below 1000. previous: generation,
+ *                       fence and listedIn of the record, if it exists. Returns the generation
  *   endSubmissions()    removes the used slots from the lists, and sends all messages
  */
 export const CREATE: string = /* lua */ `

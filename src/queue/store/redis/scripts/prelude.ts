@@ -19,7 +19,8 @@ import { COMMAND_SAMPLE, MAX_KNOWN_COMMANDS, PENDING_JOB_TTL } from '../../store
  *                     have or had ready jobs, workers or a pause
  *   s           set   segments of paused commands; '' means all         PENDING_JOB_TTL
  *   n           hash  the totals of the queue, counted by the fields    PENDING_JOB_TTL after a worker set its capacity, or
- *                     below                                             a hundredth increment of a field
+ *                     below                                             a hundredth increment of a field; POST_KNOWN_FOR
+ *                                                                       after the queue was erased
  *   w/segment   list  ids of ready jobs in order; '!' stands for the    PENDING_JOB_TTL
  *                     first job of z/segment that is left
  *   z/segment   zset  ready jobs with a priority: order and id, by      PENDING_JOB_TTL
@@ -83,9 +84,9 @@ import { COMMAND_SAMPLE, MAX_KNOWN_COMMANDS, PENDING_JOB_TTL } from '../../store
  *   R           attempts that ended as retry and had not  finish
  *               been accepted
  *
- * x counts beside them how often the queue was erased: a post that was made before is not known any more.
- *
  * So a script that ends a job counts that, and that its attempt was taken, by one command.
+ *
+ * n has the field x besides: how often the queue was erased. A post that was made before that is no longer known.
  *
  * A hash whose values have up to 64 bytes stays in Redis's compact encoding, so a payload of up to 256 bytes is split into
  * pieces of that size: a waiting job of 100 bytes then takes 420 bytes of memory instead of 660.

@@ -1,8 +1,8 @@
 import { ERASURES } from './prelude.ts'
 
 /**
- * Submits the jobs of a post, all or none. A script is not rolled back, so whatever can fail is read before the first write,
- * and that is one which Redis refuses when it takes no writes. It allows the writes that follow in the same script.
+ * Submits the jobs of a post, all or none. A script is not rolled back. So it reads all keys whose type could be wrong before its
+ * first write. A Redis that is out of memory, or accepts no writes, refuses this first write; it allows the later ones of the script.
  *
  * KEYS    at the end the record of the post; one record for each job
  * ARGV    those of create.ts; then 1 digest  2 nonce  3 ms for which the post is known; then for each job:
