@@ -33,9 +33,9 @@ class Body {
     this.#announced = announced
   }
 
-  /** Whether all bytes have arrived that were announced. A parser of HTTP lets no more follow, and tells of fewer. */
-  get isWhole(): boolean {
-    return this.#size === this.#announced
+  /** Whether all bytes have arrived that were announced: a parser of HTTP lets no more follow. Undefined: none were announced. */
+  get isWhole(): boolean | undefined {
+    return this.#announced === undefined ? undefined : this.#size === this.#announced
   }
 
   /** @throws Problem 413 if it is too long with this chunk, which is not kept then. */
@@ -64,45 +64,55 @@ async function readIncoming(
   timeout: number,
   clock: Clock,
 ): Promise<void> {
-  // Somebody else has read it.
-  if (incoming.readableDidRead) throw incomplete()
-  // The parser announces a request by its headers, and gives the body that has come with them a moment later.
-  await undefined
-  addBuffered(incoming, body)
-  if (!body.isWhole && !isComplete(incoming)) await readRest(incoming, body, timeout, clock)
-  // Lets the request end.
-  incoming.resume()
+  const { rawBody } = incoming
+  // A serverless runtime has read it.
+  if (rawBody instanceof Uint8Array) return body.add(rawBody)
+  if (incoming.readableDidRead) throw incomplete(undefined, 'It was read before the gateway')
+  const add = (chunk: Uint8Array | string) =>
+    body.add(typeof chunk === 'string' ? Buffer.from(chunk, incoming.readableEncoding ?? 'utf8') : chunk)
+  if (!incoming.destroyed) return await readArriving(incoming, body, add, timeout, clock)
+  // The client is gone: no event tells of its body, which may be whole.
+  for (let chunk = incoming.read(); chunk; chunk = incoming.read()) add(chunk)
+  if (!isComplete(incoming)) throw incomplete()
 }
 
-/** Reads what is still on its way. */
-async function readRest(incoming: IncomingRequest, body: Body, timeout: number, clock: Clock): Promise<void> {
-  if (incoming.destroyed) throw incomplete()
+async function readArriving(
+  incoming: IncomingRequest,
+  body: Body,
+  add: (chunk: Uint8Array | string) => void,
+  timeout: number,
+  clock: Clock,
+): Promise<void> {
   const arrived = pDefer<void>()
-  const timer = clock.after(timeout, () => arrived.reject(slow()), true)
-  const onReadable = () => {
+  // It may fail before it is awaited.
+  arrived.promise.catch(() => {})
+  const onData = (chunk: Uint8Array | string) => {
     try {
-      addBuffered(incoming, body)
+      add(chunk)
+      if (body.isWhole) arrived.resolve()
     } catch (problem) {
       arrived.reject(problem)
     }
   }
   const onOver = (cause?: unknown) => {
-    onReadable()
-    if (isComplete(incoming)) arrived.resolve()
+    if (isComplete(incoming) && body.isWhole !== false) arrived.resolve()
     else arrived.reject(incomplete(cause))
   }
-  incoming.on('readable', onReadable).on('end', onOver).on('error', onOver).on('close', onOver)
+  // At once: if others listen, they do not make it flow past this one.
+  incoming.on('data', onData).on('end', onOver).on('error', onOver).on('close', onOver).resume()
+  let timer: Timer | undefined
   try {
+    // The parser announces a request by its headers, and gives the body that has come with them a moment later.
+    await undefined
+    if (!body.isWhole) timer = clock.after(timeout, () => arrived.reject(slow()), true)
     await arrived.promise
+  } catch (error) {
+    incoming.pause()
+    throw error
   } finally {
-    timer.cancel()
-    incoming.off('readable', onReadable).off('end', onOver).off('error', onOver).off('close', onOver)
+    timer?.cancel()
+    incoming.off('data', onData).off('end', onOver).off('error', onOver).off('close', onOver)
   }
-}
-
-/** Adds what has arrived and was not read. @throws Problem 413 */
-function addBuffered(incoming: IncomingRequest, body: Body): void {
-  for (let chunk = incoming.read(); chunk; chunk = incoming.read()) body.add(chunk)
 }
 
 /** Whether all has arrived; the client may be gone. A request of HTTP/2 is complete also when its stream was reset or destroyed. */
@@ -144,8 +154,8 @@ function slow(): Problem {
   return new Problem(408, 'body is too slow')
 }
 
-function incomplete(cause?: unknown): Problem {
-  return new Problem(400, 'body is incomplete', { cause })
+function incomplete(cause?: unknown, detail?: string): Problem {
+  return new Problem(400, 'body is incomplete', { cause, detail })
 }
 
 function tooLarge(max: number): Problem {

@@ -25,10 +25,16 @@ export interface IncomingRequest {
   readonly aborted: boolean
   /** Of HTTP/2. */
   readonly stream?: { readonly rstCode?: number | undefined } | undefined
-  read(): Uint8Array | null
+  readonly readableEncoding: BufferEncoding | null
+  /** The body, if a serverless runtime has read it. */
+  readonly rawBody?: unknown
+  read(): Uint8Array | string | null
+  pause(): this
   resume(): this
-  on(event: 'readable' | 'end' | 'error' | 'close', listener: (error?: unknown) => void): this
-  off(event: 'readable' | 'end' | 'error' | 'close', listener: (error?: unknown) => void): this
+  on(event: 'data', listener: (chunk: Uint8Array | string) => void): this
+  on(event: 'end' | 'error' | 'close', listener: (error?: unknown) => void): this
+  off(event: 'data', listener: (chunk: Uint8Array | string) => void): this
+  off(event: 'end' | 'error' | 'close', listener: (error?: unknown) => void): this
 }
 
 export interface OutgoingResponse {

@@ -23,7 +23,8 @@ interface Post {
 }
 
 interface Site extends AsyncDisposable {
-  post(headers?: Record<string, string>): Post
+  /** `isTogether`: the body is sent with the headers. */
+  post(headers?: Record<string, string>, isTogether?: boolean): Post
 }
 
 async function listen(listener: Listener): Promise<Site> {
@@ -31,10 +32,10 @@ async function listen(listener: Listener): Promise<Site> {
   await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve))
   const { port } = server.address() as AddressInfo
   return {
-    post(headers = {}) {
+    post(headers = {}, isTogether = false) {
       const post = request({ host: '127.0.0.1', port, path: '/q/jobs', method: 'POST', headers })
       post.on('error', () => {})
-      post.flushHeaders()
+      if (!isTogether) post.flushHeaders()
       const answer = once(post, 'response').then(async ([response]: IncomingMessage[]) => ({
         status: response?.statusCode ?? 0,
         text: await text(response as IncomingMessage),
@@ -151,6 +152,63 @@ for (const [version, open] of [
     const { status, text: answered } = await answer
     assert.equal(status, 400)
     assert.match(answered, /body is incomplete/)
+  })
+
+  test(`body - that others listen to as well is read, ${version}`, async () => {
+    await using gateway = createGateway()
+    const onRequest = toNodeListener(gateway)
+    let seen = ''
+    const listeners: Record<string, Listener> = {
+      before: (request, response) => {
+        request.on('data', (chunk) => (seen += chunk))
+        void onRequest(request, response)
+      },
+      after: (request, response) => {
+        void onRequest(request, response)
+        request.on('data', (chunk) => (seen += chunk))
+      },
+      paused: (request, response) => {
+        request.on('data', (chunk) => (seen += chunk)).pause()
+        void onRequest(request, response)
+      },
+      decoding: (request, response) => {
+        request.setEncoding('utf8').on('data', (chunk) => (seen += chunk))
+        void onRequest(request, response)
+      },
+    }
+    const json = '"\u00e4"'
+    for (const [name, listener] of Object.entries(listeners)) {
+      await using site = await open(listener)
+      for (const headers of [{}, { 'content-length': String(Buffer.byteLength(json)) }]) {
+        for (const isTogether of [true, false]) {
+          seen = ''
+          const { body, answer } = site.post(headers, isTogether)
+          if (!isTogether) await new Promise((resolve) => setTimeout(resolve, 20))
+          body.end(json)
+          assert.equal((await answer).status, 201, name)
+          assert.equal(seen, json)
+          const stored = await gateway.fetch(new Request('http://localhost/q/jobs'))
+          assert.equal(await stored.text(), json, `${name}, ${isTogether ? 'with' : 'behind'} its headers`)
+        }
+      }
+    }
+  })
+
+  test(`body - that a runtime has read is taken from it, ${version}`, async () => {
+    await using gateway = createGateway({ maxBody: 10 })
+    const onRequest = toNodeListener(gateway)
+    await using site = await open(async (request, response) => {
+      await onRequest(Object.assign(request, { rawBody: Buffer.from(await text(request)) }), response)
+    })
+    for (const [sent, status] of [
+      ['1234', 201],
+      ['12345678901', 413],
+    ] as const) {
+      const { body, answer } = site.post()
+      body.end(sent)
+      assert.equal((await answer).status, status)
+    }
+    assert.equal(await (await gateway.fetch(new Request('http://localhost/q/jobs'))).text(), '1234')
   })
 
   test(`body - of a Request that a wrapper has made anew, that one is read, ${version}`, async () => {

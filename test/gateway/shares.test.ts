@@ -164,6 +164,35 @@ test('shares - and a quarter of the commands whose jobs are wanted, by requests 
   assert.equal((await take('ann-1', 'other', '0')).status, 404)
 })
 
+test('shares - a command that is waited for is of the share of each holder that waits for it', async () => {
+  const tokens = [...TOKENS, { token: 'carl', scopes: ['work'] }] as const
+  await using server = await open({ tokens })
+  const most = MAX_WAITED_COMMANDS / 4
+  const take = (token: string, command: string, signal: AbortSignal | null) =>
+    server.gateway.fetch(
+      new Request(`http://localhost/q/jobs?command=${command}&wait=${signal ? '60' : '10ms'}`, {
+        headers: bearer(token),
+        signal,
+      }),
+    )
+  const wait = (token: string) => {
+    const clients = Array.from({ length: most }, () => new AbortController())
+    const waits = clients.map(({ signal }, n) => take(token, `c${n}`, signal))
+    return async () => {
+      for (const client of clients) client.abort()
+      await Promise.all(waits)
+    }
+  }
+  const leaveAnn = wait('ann-1')
+  const leaveCarl = wait('carl')
+  assert.equal((await take('carl', 'other', null)).status, 429)
+  await leaveAnn()
+  assert.equal((await take('ann-1', 'other', null)).status, 404)
+  assert.equal((await take('carl', 'other', null)).status, 429)
+  await leaveCarl()
+  assert.equal((await take('carl', 'other', null)).status, 404)
+})
+
 test('shares - with one holder, or without tokens, the bound of all is the only one', async () => {
   for (const tokens of [undefined, TOKENS.slice(0, 2)]) {
     await using server = await open({ tokens })

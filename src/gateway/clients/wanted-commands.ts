@@ -1,19 +1,7 @@
-import { TransientMap } from '../../kernel/collections.ts'
 import { MAX_WAITED_COMMANDS } from '../../queue/internal.ts'
 import type { Caller } from '../env.ts'
 import type { AccessToken } from '../options.ts'
 import { Shares } from './shares.ts'
-
-/** A class instead of a literal: see kernel/collections.ts. */
-class Wanted {
-  requests = 0
-  /** Gives back the place of the caller who was the first to want it. */
-  readonly leave: () => void
-
-  constructor(leave: () => void) {
-    this.leave = leave
-  }
-}
 
 /**
  * The commands whose jobs clients wait for at present. A client chooses their names, and each needs a worker in this process and in
@@ -21,7 +9,6 @@ class Wanted {
  */
 export class WantedCommands {
   readonly #shares: Shares
-  readonly #wanted = new TransientMap<string, Wanted>()
 
   constructor(tokens: readonly AccessToken[] | undefined) {
     this.#shares = new Shares(MAX_WAITED_COMMANDS, 'too many commands', tokens)
@@ -38,22 +25,12 @@ export class WantedCommands {
     run: () => Promise<T>,
   ): Promise<T> {
     const key = `${queue}\0${command}`
-    const wanted = this.#wanted.get(key) ?? this.#add(key, caller)
-    wanted.requests++
+    this.#shares.assertRoom(caller, key)
+    const leave = this.#shares.take(caller, key)
     try {
       return await run()
     } finally {
-      if (--wanted.requests === 0) {
-        this.#wanted.delete(key)
-        wanted.leave()
-      }
+      leave()
     }
-  }
-
-  #add(key: string, caller: Caller | undefined): Wanted {
-    this.#shares.assertRoom(caller)
-    const wanted = new Wanted(this.#shares.take(caller))
-    this.#wanted.set(key, wanted)
-    return wanted
   }
 }

@@ -10,16 +10,18 @@ export function eventText(event: string, details: object): string {
   return JSON.stringify({ event, process: PROCESS, ...details })
 }
 
-/** The event that lines were appended to the log of a job. It has the last ones of them, as far as a message has room. */
+/** The event that lines were appended to the log of a job. It has the last ones of them, as far as there is room, in bytes. */
 export function logEventText(
   { id, fence, worker: { command } }: AttemptRef,
   lines: readonly string[],
+  room: number = MESSAGE_LIMIT,
 ): string {
+  const most = Math.min(room, MESSAGE_LIMIT)
   let first = lines.length
   let bytes = 0
   while (first > 0) {
     bytes += Buffer.byteLength(JSON.stringify(lines[first - 1]))
-    if (bytes >= MESSAGE_LIMIT) break
+    if (bytes >= most) break
     first--
   }
   return eventText('log', { id, command, fence, lines: lines.slice(first), skipped: first })

@@ -9,6 +9,13 @@ const ANNOUNCE_INTERVAL = 5_000
 /** Most watchers that a process sends events to. */
 const MAX_WATCHERS = 100
 
+/**
+ * Most bytes of log lines that a process tells watchers in a second. Redis closes the subscription of a process that reads too
+ * slowly, and all else that it waits for comes by the same one.
+ */
+const MAX_LOG_BYTES = 1024 * 1024
+const SECOND = 1_000
+
 /** Most events of one message. The events of one turn are sent together. */
 const MAX_EVENTS_PER_MESSAGE = 100
 
@@ -28,6 +35,8 @@ export class EventFeed {
   /** The watches of this process: what stops each, and what announces it. */
   readonly #watches = new Map<() => void, () => Promise<unknown>>()
   #events: string[] = []
+  /** When the second began in which log lines are counted, by the clock, ms, and their bytes. */
+  #logged = { since: Number.NEGATIVE_INFINITY, bytes: 0 }
   readonly #unlisten: () => void
 
   constructor(connection: Connection, base: string) {
@@ -55,6 +64,19 @@ export class EventFeed {
     else if (this.#watchers.size < MAX_WATCHERS || this.#watchers.has(watcher)) {
       this.#watchers.set(watcher, this.#connection.clock.now() + 2 * ANNOUNCE_INTERVAL)
     }
+  }
+
+  /** Bytes of log lines that may be told now. */
+  get logRoom(): number {
+    const now = this.#connection.clock.now()
+    if (now - this.#logged.since >= SECOND) this.#logged = { since: now, bytes: 0 }
+    return Math.max(0, MAX_LOG_BYTES - this.#logged.bytes)
+  }
+
+  /** Publishes an event of log lines. */
+  publishLog(event: string): void {
+    this.#logged.bytes += Buffer.byteLength(event)
+    this.publish(event)
   }
 
   publish(event: string): void {

@@ -278,7 +278,8 @@ export class RedisQueueStore extends RedisQueueManagement implements QueueStore 
       ...lines,
     ]
     const isHeld = await this.calls.call(this.calls.scripts.appendLog, [], keys, args, within)
-    if (isHeld === 1 && this.hasWatchers) this.publishEvent(logEventText(attempt, lines))
+    if (isHeld === 1 && this.hasWatchers)
+      this.#feed.publishLog(logEventText(attempt, lines, this.#feed.logRoom))
   }
 
   get hasWatchers(): boolean {
