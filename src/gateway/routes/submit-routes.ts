@@ -3,6 +3,7 @@ import { ConflictError, RemoteError } from '../../errors.ts'
 import type { JsonText } from '../../kernel/codec/json-text.ts'
 import { DEFAULT_COMMAND } from '../../kernel/names.ts'
 import type { PostJobOptions, RedisQueue, SubmitOptions } from '../../queue/index.ts'
+import { MAX_DELAY, MAX_POST_JOBS } from '../../queue/internal.ts'
 import { noteAction } from '../clients/audit.ts'
 import type { GatewayDeps } from '../deps.ts'
 import type { RouteContext } from '../env.ts'
@@ -14,8 +15,6 @@ import { waitHasEnded, waitOf, waitParameter, whileWanted } from '../http/waitin
 import { Problem, problemOf } from '../problem.ts'
 import { type Route, route } from './route.ts'
 
-/** Longest delay, ms: that of a queue. */
-const MAX_DELAY = 365 * 24 * 60 * 60_000
 /** Longest retention of a result, ms: that of a queue. */
 const MAX_TTL = 10 * MAX_DELAY
 const MAX_PRIORITY = 1_000_000
@@ -47,9 +46,6 @@ const SINGLE = {
     'unwanted',
   ]),
 }
-
-/** As many as one step of a queue takes. */
-const MAX_JOBS = 1_000
 
 /** Jobs are posted. */
 export const SUBMIT_ROUTES: readonly Route[] = [
@@ -88,8 +84,8 @@ export const SUBMIT_ROUTES: readonly Route[] = [
     query: SEVERAL,
     headers: { 'Idempotency-Key': 'As the parameter `key`.' },
     body: {
-      description: `The jobs, each kept byte for byte, at most ${MAX_JOBS}.`,
-      schema: z.object({ jobs: z.array(z.json()).max(MAX_JOBS) }),
+      description: `The jobs, each kept byte for byte, at most ${MAX_POST_JOBS}.`,
+      schema: z.object({ jobs: z.array(z.json()).max(MAX_POST_JOBS) }),
       required: true,
     },
     answers: {
@@ -115,7 +111,7 @@ export async function readJob(c: RouteContext, deps: GatewayDeps): Promise<JsonT
 }
 
 /** A post: the job, how it is submitted, and what the client waits for. */
-interface Post {
+interface JobPost {
   readonly queue: string
   readonly command: string
   readonly job: JsonText
@@ -133,7 +129,7 @@ async function postJob(c: RouteContext, deps: GatewayDeps, query: SingleQuery): 
   if (abortUnwanted && wait === 0) throw invalidParameter('abort', 'beside `wait`', 'unwanted')
   const submitOptions = { ...commonOptions(query), ...options, abortUnwanted }
   const job = await readJob(c, deps)
-  const post: Post = { queue, command, job, dedupe, options: submitOptions }
+  const post: JobPost = { queue, command, job, dedupe, options: submitOptions }
   try {
     if (wait === 0) return await deps.queues.use(queue, (opened) => submit(c, deps, opened, post))
     return await deps.queues.wait(queue, (opened) => submitAndWait(c, deps, opened, post, wait))
@@ -142,7 +138,7 @@ async function postJob(c: RouteContext, deps: GatewayDeps, query: SingleQuery): 
   }
 }
 
-async function submit(c: RouteContext, deps: GatewayDeps, queue: RedisQueue, post: Post): Promise<Answer> {
+async function submit(c: RouteContext, deps: GatewayDeps, queue: RedisQueue, post: JobPost): Promise<Answer> {
   const { id, disposition } = await queue.enqueue(post.command, post.job, post.options)
   noteAction(c, { id })
   const headers = { location: locationOf(deps, post.queue, id) }
@@ -154,7 +150,7 @@ async function submitAndWait(
   c: RouteContext,
   deps: GatewayDeps,
   queue: RedisQueue,
-  { queue: name, command, job: payload, options }: Post,
+  { queue: name, command, job: payload, options }: JobPost,
   wait: number,
 ): Promise<Answer> {
   const { id, accepted, outcome } = await whileWanted(c, deps.lifecycle, async (signal) => {
@@ -181,7 +177,7 @@ function locationOf({ options }: GatewayDeps, queue: string, id: string): string
 }
 
 /** The answer to a submission that failed. With an idempotency key, another payload is 422. */
-function refusalOf(error: unknown, dedupe: Post['dedupe']): unknown {
+function refusalOf(error: unknown, dedupe: JobPost['dedupe']): unknown {
   if (error instanceof ConflictError) {
     if (dedupe === 'key')
       return new Problem(422, 'key was used for another job', {
@@ -202,8 +198,8 @@ async function postJobs(c: RouteContext, deps: GatewayDeps, query: SeveralQuery)
   const { text } = await readJob(c, deps)
   const jobs = elementTexts(memberTexts(text)?.get('jobs') ?? '')
   if (!jobs) throw new Problem(400, 'jobs should be an array of job')
-  if (jobs.length > MAX_JOBS)
-    throw new Problem(413, 'too many jobs', { detail: `At most ${MAX_JOBS} in one post` })
+  if (jobs.length > MAX_POST_JOBS)
+    throw new Problem(413, 'too many jobs', { detail: `At most ${MAX_POST_JOBS} in one post` })
   const post = jobs.map((job) => ({ command, payload: parseJson(job), options: common }))
   try {
     const posted = await deps.queues.use(queue, (opened) => opened.enqueueAll(post, { dedupe: key ?? false }))
@@ -236,7 +232,7 @@ function delayOf({ delay, delayed }: CommonQuery): number | undefined {
  * What makes a job unique. `uniq`: nothing is posted while a job of this key waits. `key`, or `Idempotency-Key`: the same post
  * is answered with the same job.
  */
-function dedupeOptions(query: SingleQuery, header: string | undefined): Pick<Post, 'dedupe' | 'options'> {
+function dedupeOptions(query: SingleQuery, header: string | undefined): Pick<JobPost, 'dedupe' | 'options'> {
   const { uniq } = query
   const key = keyOf(query, header)
   if (uniq === undefined)

@@ -1,12 +1,12 @@
 import { createHash } from 'node:crypto'
-import { ConflictError, TooLargeError, UnknownCommandError } from '../../errors.ts'
+import { ConflictError, TooLargeError } from '../../errors.ts'
 import type { JsonText } from '../../kernel/codec/json-text.ts'
 import { ID_LENGTH, newId } from '../../kernel/keys.ts'
 import { checkOptions, type OptionTable, pick } from '../../kernel/options.ts'
 import type { AnyJobs, CommandOf, JobMap, PayloadOf } from '../job.ts'
 import { type QueueContext, SUBMIT_OPTIONS, type SubmitOptions } from '../options.ts'
 import { POST_KNOWN_FOR, type Post } from '../store/store.ts'
-import { type AcceptedJob, createSubmission, DEDUPE_ID_LENGTH, dedupeId } from './submission.ts'
+import { type AcceptedJob, createSubmission, DEDUPE_ID_LENGTH, dedupeId, refusalError } from './submission.ts'
 
 // A post: jobs that are submitted together, all or none, by one step. A step blocks the server, so a post is bounded.
 
@@ -99,8 +99,7 @@ export async function submitPost(post: Post, { store, within }: QueueContext): P
   const reply = await store.submitAll(post, within)
   if (reply.status === 'conflict')
     throw new ConflictError('Another post is known under the same key', { key })
-  if (reply.status === 'unknown')
-    throw new UnknownCommandError(`No worker for \`${reply.command}\` is known`, { key })
+  if (reply.status === 'unknown') throw refusalError('unknown', key, reply.command)
   const { status, generation, nonce } = reply
   const isDeduplicated = key !== post.nonce
   return jobs.map(({ command }, at) => ({ id: idAt(nonce, at, isDeduplicated), command, status, generation }))

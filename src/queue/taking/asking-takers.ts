@@ -27,7 +27,6 @@ export class AskingTakers {
   readonly #asking = new TransientSet<Taker>()
   /** Jobs that are being asked for, or given back. */
   readonly #handling = new TransientSet<Promise<void>>()
-  #closed = false
 
   /** `unanswered`: is told of calls without a reply. */
   constructor(context: QueueContext, unanswered: UnansweredCalls, hooks: AskingTakersHooks) {
@@ -64,20 +63,17 @@ export class AskingTakers {
 
   /** Gives a taker the job that is held for it. If the taker has left, the job goes back. */
   async #give(taker: Taker, held: HeldAttempt): Promise<void> {
-    if (this.#closed) taker.close()
     if (!this.#hooks.hand(taker, held)) await this.#unanswered.giveBack(attemptOf(held.token), taker.lease)
   }
 
   #waitOrEnd(taker: Taker): void {
     if (taker.state === 'ended') return
-    if (!taker.hasTime) taker.endWithoutJob()
-    else if (this.#closed) taker.close()
-    else this.#hooks.wait(taker)
+    if (taker.hasTime) this.#hooks.wait(taker)
+    else taker.endWithoutJob()
   }
 
   /** Rejects the takers. What they are given goes back. Never rejects. */
   async close(): Promise<void> {
-    this.#closed = true
     for (const taker of [...this.#asking]) taker.close()
     await Promise.all([...this.#handling])
   }
