@@ -102,6 +102,15 @@ for (const [version, open] of [
     assert.equal(await stored.text(), `[${LONG},${LONG}]`)
   })
 
+  test(`body - one that is announced to be empty is not waited for, ${version}`, async () => {
+    await using gateway = createGateway()
+    await using site = await open(toNodeListener(gateway))
+    const { answer } = site.post({ 'content-length': '0' })
+    const { status, text: answered } = await answer
+    assert.equal(status, 400)
+    assert.match(answered, /job is missing/)
+  })
+
   test(`body - one that is cut off is no job, ${version}`, async () => {
     await using gateway = createGateway()
     let arrived = 0

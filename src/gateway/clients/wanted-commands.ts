@@ -15,8 +15,8 @@ export class WantedCommands {
   }
 
   /**
-   * Runs a request for jobs of a command. The command counts in the share of its first caller, until no request wants it.
-   * @throws Problem 429 if the share of `caller` is used up, and no request wants the command yet.
+   * Runs a request that waits for jobs of a command. The command counts once in the share of each holder with such a request.
+   * @throws Problem 429 if the share of `caller` is used up, and the command is not in it.
    */
   async want<T>(
     queue: string,
